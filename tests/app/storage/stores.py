@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
@@ -9,6 +10,7 @@ from app.storage.claims import Claim, Outcome
 from app.storage.database import Database
 from app.storage.intake import Accepted, Intake, NewSample
 from app.storage.line import LineReader
+from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
@@ -70,6 +72,21 @@ class Stores:
 
     def state(self, model: Model, sample_id: str) -> str:
         return self.receipts.get(model, sample_id).sample.state
+
+
+def open_stores(url: str, folder: Path) -> Stores:
+    """Stores over a database that is migrated here and now."""
+    database = Database(url)
+    upgrade(database)
+    return Stores(
+        database,
+        ModelRegistry(database),
+        Intake(database),
+        Receipts(database),
+        SampleQueue(database),
+        LineReader(database),
+        WeightStore(folder / "weights"),
+    )
 
 
 def sample(number: int, label: str = "a", **fields: object) -> NewSample:
