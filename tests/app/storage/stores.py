@@ -10,7 +10,6 @@ from app.storage.claims import Claim, Outcome
 from app.storage.database import Database
 from app.storage.intake import Accepted, Intake, NewSample
 from app.storage.line import LineReader
-from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
@@ -75,9 +74,8 @@ class Stores:
 
 
 def open_stores(url: str, folder: Path) -> Stores:
-    """Stores over a database that is migrated here and now."""
+    """Stores over a migrated database."""
     database = Database(url)
-    upgrade(database)
     return Stores(
         database,
         ModelRegistry(database),
