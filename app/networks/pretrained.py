@@ -101,7 +101,8 @@ def _tensors(state: object, name: str) -> dict[str, Tensor]:
         raise InvalidNetwork(f"{name} holds no state dict; expected names and tensors, as state_dict() gives them.")
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+        if not isinstance(key, str) or not plain:
             raise InvalidNetwork(f"{name}: {key!r} is no plain tensor; expected names and tensors alone.")
         # A copy of its own: tensors that share memory cannot be saved as safetensors.
         tensors[key] = value.detach().to("cpu", copy=True).contiguous()

@@ -133,6 +133,17 @@ def test_a_file_cut_anywhere_is_truncated(form: str) -> None:
         assert code(content[:-cut]) == "truncated_image"
 
 
+def test_a_photo_cut_short_is_truncated_though_its_thumbnail_is_whole() -> None:
+    content = encoded(picture(640, 480), "JPEG", quality=95)
+    thumbnail = encoded(picture(), "JPEG")
+    segment = b"\xff\xef" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    with_thumbnail = content[:2] + segment + content[2:]
+
+    COLOUR.check(with_thumbnail)
+    for cut in (100, len(content) // 2, len(content) - 700):
+        assert code(with_thumbnail[:-cut]) == "truncated_image"
+
+
 @pytest.mark.parametrize("content", [b"GIF89a" + b"\0" * 50, b"hello", b"<svg/>", b"\0", encoded(picture(), "BMP")])
 def test_other_files_are_no_images(content: bytes) -> None:
     assert code(content) == "not_an_image"

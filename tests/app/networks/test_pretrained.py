@@ -72,6 +72,11 @@ def test_other_contents_are_refused(tmp_path: Path, content: Any) -> None:
         read_weights_file(saved(tmp_path / "net.pth", content))
 
 
+def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidNetwork, match="no plain tensor"):
+        read_weights_file(saved(tmp_path / "net.pth", {"a": torch.eye(3).to_sparse()}))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02."])
 def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
