@@ -69,11 +69,8 @@ class Course:
         score, accuracy_before = self._judge()
         accuracy, best_pass, best = accuracy_before, 0, self._snapshot()
         fold_losses, train_losses = [score] if self.fold else [], []
-        planned = self._steps_in_a_pass() * self.settings.passes
-        for number in range(1, self.settings.passes + 1):
-            if not planned:
-                break
-            train_losses.append(self._pass(self._batches(), planned))
+        for number in range(1, self.settings.passes + 1 if self._steps_in_a_pass() else 1):
+            train_losses.append(self._pass(self._batches()))
             if not self.fold:
                 best_pass = number
                 continue
@@ -122,21 +119,14 @@ class Course:
             batch, queue = queue[:size], queue[size:]
             yield batch + self.rehearsal.draw(max(size, self.settings.batch_size - size))
 
-    def _pass(self, batches: Iterator[list[int]], planned: int) -> float:
+    def _pass(self, batches: Iterator[list[int]]) -> float:
         losses = []
         for indices in batches:
             if self.should_stop():
                 raise LearningStopped
-            self._set_lr(self.steps / planned)
             losses.append(self._step(indices))
             self.steps += 1
         return sum(losses) / len(losses)
-
-    def _set_lr(self, progress: float) -> None:
-        if self.settings.schedule == "cosine":
-            lr = self.settings.optimizer.lr * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
 
     def _step(self, indices: Sequence[int]) -> float:
         set_training(self.module, batch=len(indices), statistics=self.settings.batch_statistics)

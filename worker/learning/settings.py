@@ -19,7 +19,6 @@ class LearnerSettings:
     patience: int = 3
     steps_per_pass: int = 8
     fold: float = 0.15
-    schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float = 5.0
     batch_statistics: bool = False  # whether BatchNorm's running statistics may move
     seed: int = 0
