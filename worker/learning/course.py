@@ -129,7 +129,7 @@ class Course:
         return sum(losses) / len(losses)
 
     def _step(self, indices: Sequence[int]) -> float:
-        set_training(self.module, batch=len(indices), statistics=self.settings.batch_statistics)
+        set_training(self.module, batch=len(set(indices)), statistics=self.settings.batch_statistics)
         inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.module(inputs)  # (batch, rows)
