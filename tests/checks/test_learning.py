@@ -314,7 +314,7 @@ def test_one_sample_has_bounded_influence() -> None:
     config = replace(config, passes=1, steps_per_pass=1, batch_size=64, fold=0.0)
     outlier = Samples([*new.items[:-1], torch.full((INPUTS,), 1e6)], new.targets, new.keys)
     before, after = network(), Learner(config).learn(network(), new=outlier).network
-    moves = [a - b for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+    moves = [(a - b).detach() for a, b in zip(after.parameters(), before.parameters(), strict=True)]
     assert float(torch.stack([move.norm() for move in moves]).norm()) <= 0.1 * 0.5 * 1.001
 
 
