@@ -1,9 +1,12 @@
-"""Real server and worker processes for tests: started, watched with deadlines, killed, and always cleaned up."""
+"""Real server and worker processes for tests: started, watched with deadlines, killed, and always cleaned up.
 
+They are forked from one process that has imported everything already, since importing torch takes seconds.
+"""
+
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +16,11 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "prn_an-admin-key-for-tests-that-is-long-enough"
 DEADLINE_SECONDS = 60.0
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["app.main", "worker.__main__", "torch._dynamo"])
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
@@ -33,6 +38,54 @@ def free_port() -> int:
         return port
 
 
+class Child:
+    """A process of ours."""
+
+    def __init__(self, module: str, environment: dict[str, str], log: Path) -> None:
+        self._process = _FORKS.Process(target=_run, args=(module, environment, str(log)))
+        self._process.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def stop(self) -> int | None:
+        """Ask it to end, as a supervisor would; its exit code."""
+        self._process.terminate()
+        self._process.join(DEADLINE_SECONDS)
+        return self.exit_code
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        if self._process.is_alive():
+            self.send_signal(signal.SIGCONT)
+            self._process.kill()
+        self._process.join(DEADLINE_SECONDS)
+        self._process.close()
+
+
+def _run(module: str, environment: dict[str, str], log: str) -> None:
+    for name in [name for name in os.environ if name.startswith("PERENNIAL_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if module == "worker":
+        from worker.__main__ import main  # noqa: PLC0415  this is the other process
+
+        sys.exit(main())
+    from app.main import run  # noqa: PLC0415
+    from app.settings import Settings  # noqa: PLC0415
+
+    sys.exit(run(Settings()))
+
+
 @dataclass
 class Installation:
     """Where a service's database and files lie, and the settings its processes get."""
@@ -41,61 +94,47 @@ class Installation:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    def environment(self, **settings: str) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PERENNIAL_")}
+    @contextmanager
+    def process(self, module: str, **settings: str) -> Iterator[Child]:
+        """Run the module, `app` or `worker`, for the block; what still runs afterwards is killed."""
         ours = {
             "DATABASE_URL": self.url,
             "DATA_DIR": str(self.folder),
             "ADMIN_KEY": ADMIN_KEY,
             "POLL_SECONDS": "0.05",
             "LEASE_SECONDS": "2",
+            "WORKER_NICE": "0",
             **self.settings,
             **settings,
         }
-        return {
-            **inherited,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            **{f"PERENNIAL_{name}": value for name, value in ours.items()},
-        }
-
-    @contextmanager
-    def process(self, module: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run `python -m module` for the block; what still runs afterwards is killed."""
         log = self.folder / f"{module}-{time.monotonic_ns()}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module], env=self.environment(**settings), cwd=ROOT, stderr=output, stdout=output
-            )
-            try:
-                yield process
-            except BaseException:
-                sys.stderr.write(log.read_text(errors="replace")[-4000:])
-                raise
-            finally:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGCONT)
-                    process.kill()
-                process.wait(timeout=DEADLINE_SECONDS)
+        child = Child(module, {f"PERENNIAL_{name}": value for name, value in ours.items()}, log)
+        try:
+            yield child
+        except BaseException:
+            sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
+            raise
+        finally:
+            child.end()
 
     @contextmanager
     def server(self, **settings: str) -> Iterator[httpx.Client]:
-        """Run a server for the block, ready before it begins."""
+        """Run a server for the block, ready before it begins and ended in order after it."""
+        with self.running_server(**settings) as (child, http):
+            yield http
+            assert child.stop() == 0
+
+    @contextmanager
+    def running_server(self, **settings: str) -> Iterator[tuple[Child, httpx.Client]]:
         port = free_port()
-        with self.process("app", PORT=str(port), **settings) as process:
-            with client(port) as http:
-                wait_until(lambda: process.poll() is not None or is_ready(http), "the server is ready")
-                assert process.poll() is None, "the server did not start"
-                yield http
-            if process.poll() is None:
-                process.terminate()
-                assert process.wait(timeout=DEADLINE_SECONDS) == 0
-
-
-def client(port: int) -> httpx.Client:
-    return httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=30
-    )
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        with (
+            self.process("app", PORT=str(port), **settings) as child,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as http,
+        ):
+            wait_until(lambda: child.exit_code is not None or is_ready(http), "the server is ready")
+            assert child.exit_code is None, "the server did not start"
+            yield child, http
 
 
 def is_ready(http: httpx.Client) -> bool:
@@ -103,9 +142,3 @@ def is_ready(http: httpx.Client) -> bool:
         return http.get("/readyz").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def stop(process: subprocess.Popen[bytes]) -> int:
-    """Ask a process to end, as a supervisor would; its exit code."""
-    process.terminate()
-    return process.wait(timeout=DEADLINE_SECONDS)

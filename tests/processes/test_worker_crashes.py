@@ -7,7 +7,7 @@ import pytest
 from app.storage.weights import WeightStore
 from tests.app.storage.stores import Stores
 from tests.processes import school
-from tests.processes.processes import Installation, stop, wait_until
+from tests.processes.processes import Installation, wait_until
 
 POINTS = [
     "after_claim",
@@ -28,12 +28,12 @@ def test_a_worker_killed_at_any_point_loses_nothing_and_learns_nothing_twice(
     model = school.create(stores)
     acknowledged = school.post(stores, model, school.samples(24))
     with installation.process("worker", KILL_AT=point) as doomed:
-        wait_until(lambda: doomed.poll() is not None, f"the worker dies {point}")
-        assert doomed.returncode == -signal.SIGKILL
+        wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
+        assert doomed.exit_code == -signal.SIGKILL
     acknowledged += school.post(stores, model, school.samples(10, seed=1))
     with installation.process("worker") as worker:
         wait_until(lambda: school.settled(stores, model), "another worker finishes the work")
-        assert stop(worker) == 0
+        assert worker.stop() == 0
     school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
     assert set(school.states(stores, model)) <= {"learned", "held_out"}
     assert stores.registry.live(model.id).version.number >= 2
@@ -48,7 +48,7 @@ def test_rounds_go_on_over_restarts(installation: Installation, stores: Stores) 
         acknowledged += school.post(stores, model, school.samples(16, seed=round_number))
         with installation.process("worker") as worker:
             wait_until(lambda: school.settled(stores, model), f"round {round_number} ends")
-            assert stop(worker) == 0
+            assert worker.stop() == 0
         lives.append(stores.registry.live(model.id).version.number)
     assert lives == sorted(set(lives))
     school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
@@ -64,7 +64,7 @@ def test_two_workers_on_one_model_share_the_work_and_learn_nothing_twice(
         for burst in range(10):
             acknowledged += school.post(stores, model, school.samples(20, seed=burst))
         wait_until(lambda: school.settled(stores, model), "all bursts are learned")
-        assert (stop(first), stop(second)) == (0, 0)
+        assert (first.stop(), second.stop()) == (0, 0)
     school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
     assert set(school.states(stores, model)) <= {"learned", "held_out"}
 
@@ -85,7 +85,7 @@ def test_a_paused_worker_whose_lease_lapsed_publishes_nothing_when_it_wakes(
             sleeper.send_signal(signal.SIGCONT)
             acknowledged += school.post(stores, model, school.samples(8, seed=1))
             wait_until(lambda: school.settled(stores, model), "the next round ends")
-            assert (stop(other), stop(sleeper)) == (0, 0)
+            assert (other.stop(), sleeper.stop()) == (0, 0)
     assert live.version.id in stores.registry.line(stores.registry.live(model.id).version.id)
     school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
 
@@ -108,5 +108,5 @@ def test_a_corrupt_live_version_fails_the_update_with_its_reason_and_stays_the_p
         assert stores.state(model, first) in ("queued", "claimed")
         file.write_bytes(good)
         wait_until(lambda: school.settled(stores, model), "it is learned once the file is whole again")
-        assert stop(worker) == 0
+        assert worker.stop() == 0
     assert stores.state(model, first) in ("learned", "held_out")
