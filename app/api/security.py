@@ -20,7 +20,6 @@ PUBLIC = frozenset(
         "/readyz",
         "/metrics",
         "/docs",
-        "/docs/start.js",
         "/docs/swagger-ui-bundle.js",
         "/docs/swagger-ui.css",
         "/openapi.json",
