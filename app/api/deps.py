@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.key_cache import KeyCache
+from app.api.limits import Streams
 from app.api.metrics import Metrics
 from app.networks.spec import NetworkSpec
-from app.recipe import NewModel
+from app.recipe import FeaturesInput, ImageInput
 from app.serving.inference_pool import InferencePool
 from app.serving.live_model import LiveModels
 from app.serving.pinned_versions import PinnedVersions
@@ -41,7 +42,8 @@ class Parts:
     writer: PredictionWriter
     metrics: Metrics
     try_build: Callable[[NetworkSpec], object]
-    default_architecture: Callable[[NewModel], str]
+    default_architecture: Callable[[ImageInput | FeaturesInput], str]
+    streams: Streams
     auth: bool
 
 

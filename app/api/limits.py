@@ -6,7 +6,8 @@ a sender of 100 MB costs no more than the limit. Knows nothing of routes.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,8 @@ LINE_BYTES = 14 * MEBIBYTE  # an item in base64, with its label
 HELD_BYTES = 512 * MEBIBYTE  # of all bodies in work at a time
 ITEMS = 256
 FILES = 64
+STREAMS = 16  # NDJSON bodies read at a time
+STREAM_IDLE_SECONDS = 300.0
 JSON_DEPTH = 32
 NDJSON = "application/x-ndjson"
 
@@ -54,6 +57,7 @@ class BodyLimits:
         headers = Headers(scope=scope)
         limit = _limit(media_type(headers.get("content-type")))
         declared = headers.get("content-length", "")
+        seconds = STREAM_IDLE_SECONDS if limit is None else self._request_seconds
         taken = 0
         done = False
 
@@ -64,10 +68,10 @@ class BodyLimits:
             if limit is not None and declared.isdigit() and int(declared) > limit[0]:
                 raise TooLarge("The body", limit[1])
             try:
-                async with asyncio.timeout(self._request_seconds):
+                async with asyncio.timeout(seconds):
                     message = await receive()
             except TimeoutError:
-                raise DeadlineExceeded(self._request_seconds) from None
+                raise DeadlineExceeded(seconds) from None
             if message["type"] != "http.request":
                 done = True
                 return message
@@ -103,19 +107,37 @@ def check_json(body: bytes) -> None:
             raise Malformed(f"The body is nested deeper than {JSON_DEPTH} levels.")
 
 
-async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give a stream's lines without their ends; TooLarge for one longer than a line may be."""
+async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Give a stream's lines without their ends, those of a chunk together; TooLarge for one over the limit."""
     rest = bytearray()
     async for chunk in chunks:
         rest += chunk
         if b"\n" in chunk:
             *whole, last = bytes(rest).split(b"\n")
             rest = bytearray(last)
-            for line in whole:
-                if len(line) > LINE_BYTES:
-                    raise TooLarge("A line", "14 MiB")
-                yield line
+            if any(len(line) > LINE_BYTES for line in whole):
+                raise TooLarge("A line", "14 MiB")
+            yield whole
         if len(rest) > LINE_BYTES:
             raise TooLarge("A line", "14 MiB")
     if rest:
-        yield bytes(rest)
+        yield [bytes(rest)]
+
+
+class Streams:
+    """Bounds how many endless bodies are read at a time. On the event loop only."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open = 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count a stream in for the block's time; Overloaded when too many are open."""
+        if self._open >= self._limit:
+            raise Overloaded("The number of open streams", 1)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1

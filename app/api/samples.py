@@ -1,12 +1,12 @@
 """Samples: taught by forms, JSON or an endless NDJSON stream; looked up, corrected and withdrawn."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from app.api.body import described, read_json, unsupported
 from app.api.deps import Parts, Wired
@@ -37,7 +37,6 @@ router = APIRouter(prefix="/v1/models/{model}/samples", tags=["samples"])
 
 GROUP_LINES = 512
 GROUP_SECONDS = 1.0
-STREAMS = 16  # NDJSON bodies read at a time
 
 _OTHER_BODIES = {
     NDJSON: {"schema": {"$ref": "#/components/schemas/SampleItem"}},
@@ -175,25 +174,40 @@ async def _take_stream(
     request: Request, parts: Parts, row: Model, reader: SampleReader, tally: Tally, caller: Caller
 ) -> None:
     """Commit lines in groups as they come, so that a stream without end is stored as it flows."""
+    group: list[tuple[int, bytes]] = []
+    group_bytes, group_since, number = 0, time.monotonic(), 0
+    arriving = aiter(lines(request.stream()))
     with parts.streams.entered():
-        group: list[tuple[int, bytes]] = []
-        group_bytes, group_since, number = 0, time.monotonic(), 0
+        coming: asyncio.Future[list[bytes] | None] = asyncio.ensure_future(_following(arriving))
         try:
-            async for line in lines(request.stream()):
-                if line.strip():
-                    group.append((number, line))
-                    group_bytes += len(line)
-                number += 1
-                waited = time.monotonic() - group_since
-                if len(group) >= GROUP_LINES or group_bytes >= BODY_BYTES or (group and waited >= GROUP_SECONDS):
+            while True:
+                left = max(0.0, group_since + GROUP_SECONDS - time.monotonic()) if group else None
+                await asyncio.wait({coming}, timeout=left)
+                arrived: list[bytes] | None = []
+                if coming.done():
+                    arrived = coming.result()
+                    if arrived is not None:
+                        coming = asyncio.ensure_future(_following(arriving))
+                for line in arrived or ():
+                    if line.strip():
+                        group_since = group_since if group else time.monotonic()
+                        group.append((number, line))
+                        group_bytes += len(line)
+                    number += 1
+                    if len(group) >= GROUP_LINES or group_bytes >= BODY_BYTES:
+                        await _take_group(parts, row, reader, group, tally, caller)
+                        group, group_bytes = [], 0
+                if group and (arrived is None or time.monotonic() - group_since >= GROUP_SECONDS):
                     await _take_group(parts, row, reader, group, tally, caller)
-                    group, group_bytes, group_since = [], 0, time.monotonic()
-            if group:
-                await _take_group(parts, row, reader, group, tally, caller)
-        except ClientDisconnect:
-            if group:  # whole lines that came before the line broke
-                await _take_group(parts, row, reader, group, tally, caller)
-            raise
+                    group, group_bytes = [], 0
+                if arrived is None:
+                    return
+        finally:
+            coming.cancel()
+
+
+async def _following(arriving: AsyncIterator[list[bytes]]) -> list[bytes] | None:
+    return await anext(arriving, None)
 
 
 async def _take_group(

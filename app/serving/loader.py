@@ -3,23 +3,21 @@
 Called off the event loop, by the Refresher's loading threads and by PinnedVersions. Knows nothing of what is live.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from app.errors import Corrupt, FilesGone, InvalidNetwork, MissingWeights
-from app.networks.catalog import build, preprocessor_for
+from app.errors import Corrupt, FilesGone, MissingWeights
+from app.networks.base_weights import BaseWeights
+from app.networks.catalog import build, skeleton
 from app.networks.network import Network
+from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import load_weights
 from app.networks.spec import NetworkSpec
 from app.serving.predictor import Predictor
 from app.storage.registry import ModelRegistry
 from app.storage.tables import ArtifactKind, FileState, Model, Version
 from app.storage.weights import WeightStore
-
-BaseWeights = Callable[[str], dict[str, Tensor]]
-
 
 class PredictorLoader:
     """Reads, verifies, builds and warms up."""
@@ -66,18 +64,10 @@ class PredictorLoader:
 
     def _network(self, version: Version, spec: NetworkSpec) -> Network:
         if version.files == FileState.NONE:  # as it was created: from base weights or a seed
-            return self.try_build(spec)
+            return build(spec, self._builders, self._base_weights)
         artifact = self._registry.artifacts(version.id).get(ArtifactKind.WEIGHTS)
         if artifact is None:
             raise MissingWeights(f"The weights of version {version.id}")
-        data = self._weights.read(version.id, artifact)
-        network = build(spec, self._builders, None)
-        load_weights(network, data)
-        return network
-
-    def try_build(self, spec: NetworkSpec) -> Network:
-        """Build a network with its first weights; InvalidNetwork or NotFound tell why it cannot be."""
-        network = build(spec, self._builders, self._base_weights)
-        if network.spec != spec:
-            raise InvalidNetwork("The builder gave a network whose spec is not the one asked for.")
+        network = skeleton(spec, self._builders)
+        load_weights(network, self._weights.read(version.id, artifact))
         return network
