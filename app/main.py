@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         writer.start()
         refresher.start()
         reaper.start()

@@ -50,19 +50,11 @@ def in_body(error: ErrorDetails) -> dict[str, Any]:
     return {"type": error["type"], "loc": ("body", *error["loc"]), "msg": error["msg"]}
 
 
-def described(*forms: type[BaseModel], required: bool = True, **contents: dict[str, Any]) -> dict[str, Any]:
-    """Describe a route's body for `needs(…)`: JSON forms by reference, other media types as given."""
-    content: dict[str, Any] = {
-        JSON: {
-            "schema": {"$ref": f"#/components/schemas/{form.__name__}"},
-            "examples": {
-                f"example {number}": {"value": value}
-                for number, value in enumerate(_examples(form), start=1)
-            },
-        }
-        for form in forms
-    }
-    return {"requestBody": {"required": required, "content": {**content, **contents}}}
+def described(form: type[BaseModel], *, required: bool = True, others: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Describe a route's body for `needs(…)`: its JSON form by reference, other media types as given."""
+    examples = {f"example {number}": {"value": value} for number, value in enumerate(_examples(form), start=1)}
+    json = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}, "examples": examples}
+    return {"requestBody": {"required": required, "content": {JSON: json, **(others or {})}}}
 
 
 def _examples(form: type[BaseModel]) -> list[Any]:

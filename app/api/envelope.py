@@ -53,7 +53,7 @@ class Envelope:
                 await answer(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  # the last line: whoever asked gets an answer without internals
+        except Exception as error:  # the last line: whoever asked gets an answer without internals
             if started:
                 raise
             known = isinstance(error, PerennialError)

@@ -131,15 +131,15 @@ def invalid_request(error: RequestValidationError) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Give the application its handlers; unforeseen errors are the envelope's (app/api/envelope.py)."""
 
-    async def perennial_error(request: Request, error: Exception) -> JSONResponse:
+    async def perennial_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, PerennialError)
         return problem_of(error)
 
-    async def validation_error(request: Request, error: Exception) -> JSONResponse:
+    async def validation_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         return invalid_request(error)
 
-    async def http_error(request: Request, error: Exception) -> JSONResponse:
+    async def http_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         details = {
             404: "Nothing is at this address. /docs lists every call.",

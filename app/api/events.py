@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.api.deps import Wired
+from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import Limit, NumberCursor
 from app.api.schemas.events import EventAnswer, EventsAnswer
-from app.api.security import Scope, needs
+from app.api.security import needs
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
@@ -16,7 +17,9 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 @router.get("", summary="List events", response_model=EventsAnswer, responses=problems(404), **needs(Scope.ADMIN))
 def events(
     parts: Wired,
-    model: Annotated[str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Of this model only.")] = None,
+    model: Annotated[
+        str | None, Query(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Of this model only.")
+    ] = None,
     cursor: NumberCursor = None,
     limit: Limit = 50,
 ) -> EventsAnswer:

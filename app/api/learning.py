@@ -7,10 +7,11 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, read_json
 from app.api.deps import Parts, Wired
+from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import ModelPath
 from app.api.schemas.models import ModelAnswer, ReasonRequest
-from app.api.security import Called, Scope, needs
+from app.api.security import Called, needs
 from app.api.shown import shown_model
 from app.storage.tables import Model
 
@@ -39,7 +40,9 @@ async def resume(request: Request, model: ModelPath, parts: Wired, caller: Calle
 @router.post("/run", summary="Update now", response_model=ModelAnswer, responses=_PROBLEMS, **_ADMIN)
 async def run(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
     """Ask for an update now, whatever the trigger says."""
-    return await _act(request, parts, lambda reason: parts.registry.request_run(model, reason=reason, actor=caller.name))
+    return await _act(
+        request, parts, lambda reason: parts.registry.request_run(model, reason=reason, actor=caller.name)
+    )
 
 
 @router.post("/pin", summary="Hold promotions", response_model=ModelAnswer, responses=_PROBLEMS, **_ADMIN)

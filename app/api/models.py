@@ -10,10 +10,11 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, in_body, read_json
 from app.api.deps import Parts, Wired
+from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import ModelPath
 from app.api.schemas.models import ModelAnswer, ModelRequest, ModelsAnswer, RecipeChange
-from app.api.security import Called, Scope, needs
+from app.api.security import Called, needs
 from app.api.shown import shown_model
 from app.errors import AlreadyExists, InvalidNetwork, NotFound, UnknownModel
 from app.networks.spec import NetworkSpec
@@ -110,9 +111,7 @@ def _changed(recipe: dict[str, Any], change: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         errors = [in_body(one) for one in found]
-        raise RequestValidationError(
-            [{**one, "loc": ("body", "recipe", *one["loc"][1:])} for one in errors]
-        ) from None
+        raise RequestValidationError([{**one, "loc": ("body", "recipe", *one["loc"][1:])} for one in errors]) from None
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -120,8 +119,10 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for name, value in new.items():
         before = merged.get(name)
-        same_kind = isinstance(before, dict) and isinstance(value, dict) and value.get("kind", before.get("kind")) == (
-            before.get("kind")
+        same_kind = (
+            isinstance(before, dict)
+            and isinstance(value, dict)
+            and value.get("kind", before.get("kind")) == (before.get("kind"))
         )
         merged[name] = _merged(before, value) if same_kind and isinstance(before, dict) else value
     return merged

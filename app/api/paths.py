@@ -15,11 +15,7 @@ SamplePath = Annotated[str, Path(pattern=UUID, description="The sample's id, fro
 PredictionPath = Annotated[str, Path(pattern=UUID, description="The `prediction_id` of an answer.")]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Rows a page.")]
-NumberCursor = Annotated[
-    int | None, Query(ge=1, le=2**63 - 1, description="The `next_cursor` of the page before.")
-]
+NumberCursor = Annotated[int | None, Query(ge=1, le=2**63 - 1, description="The `next_cursor` of the page before.")]
 SampleCursor = Annotated[str | None, Query(pattern=UUID, description="The `next_cursor` of the page before.")]
-AskedVersion = Annotated[
-    int | None, Query(ge=1, le=_NUMBER, description="A version to ask instead of the live one.")
-]
+AskedVersion = Annotated[int | None, Query(ge=1, le=_NUMBER, description="A version to ask instead of the live one.")]
 TextFilter = Annotated[str | None, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -11,6 +12,7 @@ from uuid_utils import uuid7
 
 from app.api.body import described, read_json, unsupported
 from app.api.deps import Parts, Wired
+from app.api.key_cache import Scope
 from app.api.limits import media_type
 from app.api.openapi import problems
 from app.api.paths import AskedVersion, ModelPath, PredictionPath
@@ -22,7 +24,7 @@ from app.api.schemas.predict import (
     PredictionRecordAnswer,
     PredictRequest,
 )
-from app.api.security import Scope, needs
+from app.api.security import needs
 from app.errors import InvalidItem, NoLiveModel, PerennialError
 from app.serving.inference_pool import while_connected
 from app.serving.predictor import Answer, Predictor
@@ -30,7 +32,7 @@ from app.storage.predictions import PredictionRecord
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["predict"])
 
-_FILES = {
+_FILES: dict[str, Any] = {
     "multipart/form-data": {
         "schema": {
             "type": "object",
@@ -59,7 +61,7 @@ class Asked:
     summary="Predict",
     response_model=PredictAnswer,
     responses=problems(400, 404, 410, 413, 415, 429, 504),
-    **needs(Scope.PREDICT, **described(PredictRequest, **_FILES)),
+    **needs(Scope.PREDICT, **described(PredictRequest, others=_FILES)),
 )
 async def predict(request: Request, model: ModelPath, parts: Wired, version: AskedVersion = None) -> Response:
     """Answer inputs in their order, all by one version, which the answer and `X-Model-Version` name.
@@ -72,9 +74,7 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
             asked = await _asked(request)
             predictor = await _predictor(parts, model, version)
             contents = _contents(asked, predictor)
-            answers = await while_connected(
-                parts.pool.answer(predictor, contents, asked.top_k), _disconnected(request)
-            )
+            answers = await while_connected(parts.pool.answer(predictor, contents, asked.top_k), _disconnected(request))
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
         parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
@@ -171,7 +171,9 @@ async def _predictor(parts: Parts, model: str, version: int | None) -> Predictor
     live = parts.live_models.get(model)
     if version is not None:
         warm = None if live is None else live.warm_number(version)
-        return warm or await parts.pool.call(lambda: parts.pinned_versions.get(model, version))
+        if warm is not None:
+            return warm
+        return await parts.pool.call(lambda: parts.pinned_versions.get(model, version))
     if live is None:
         await run_in_threadpool(parts.registry.model, model)  # UnknownModel, or it is only not here yet
         raise NoLiveModel(model)

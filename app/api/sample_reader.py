@@ -74,7 +74,11 @@ class Tally:
         if self.accepted or self.duplicates or not self.refused or _CONFLICT in self.codes:
             return answer
         first = self.rejected[0]
-        detail = first.detail if self.refused == 1 else f"None of {self.refused} items can be used. The first: {first.detail}"
+        detail = (
+            first.detail
+            if self.refused == 1
+            else f"None of {self.refused} items can be used. The first: {first.detail}"
+        )
         status = _STATUS.get(first.code, 422) if len(self.codes) == 1 else 422
         raise AllRejected(detail, answer.model_dump(mode="json"), status)
 
@@ -134,23 +138,41 @@ class SampleReader:
             raise InvalidItem("unknown_prediction", str(error)) from None
 
 
-def take_in(intake: Intake, model: Model, reader: SampleReader, items: Iterable[Item], tally: Tally, actor: str) -> None:
-    """Read the items and store the good ones in one transaction; Overloaded when the queue is full."""
-    places, samples = [], []
-    for item in items:
-        try:
-            samples.append(reader.read(item))
-        except InvalidItem as error:
-            tally.reject(item.index, error.code, error.detail)
-        else:
-            places.append(item.index)
-    if not samples:
-        return
-    for index, outcome in zip(places, intake.put(model, samples, actor), strict=True):
-        if isinstance(outcome, Refused):
-            tally.reject(index, outcome.code, outcome.detail)
-        else:
-            tally.take(index, outcome)
+class SampleTaker:
+    """Takes the items of one request in, group by group, and keeps the tally."""
+
+    def __init__(self, intake: Intake, model: Model, reader: SampleReader, *, actor: str) -> None:
+        self._intake = intake
+        self._model = model
+        self._reader = reader
+        self._actor = actor
+        self.tally = Tally()
+
+    def take_json(self, raw: Sequence[object]) -> None:
+        """Take in the items of a JSON body."""
+        self.take(read_items(raw, self.tally))
+
+    def take_lines(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Take in lines of NDJSON with their numbers."""
+        self.take(read_lines(lines, self.tally))
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Read the items and store the good ones in one transaction; Overloaded when the queue is full."""
+        places, samples = [], []
+        for item in items:
+            try:
+                samples.append(self._reader.read(item))
+            except InvalidItem as error:
+                self.tally.reject(item.index, error.code, error.detail)
+            else:
+                places.append(item.index)
+        if not samples:
+            return
+        for index, outcome in zip(places, self._intake.put(self._model, samples, self._actor), strict=True):
+            if isinstance(outcome, Refused):
+                self.tally.reject(index, outcome.code, outcome.detail)
+            else:
+                self.tally.take(index, outcome)
 
 
 def read_items(raw: Sequence[object], tally: Tally) -> list[Item]:

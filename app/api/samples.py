@@ -2,31 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, read_json, unsupported
-from app.api.deps import Parts, Wired
+from app.api.deps import Wired
 from app.api.error_handlers import Interrupted
+from app.api.key_cache import Scope
 from app.api.limits import BODY_BYTES, NDJSON, lines, media_type
 from app.api.openapi import problems
 from app.api.paths import Limit, ModelPath, SampleCursor, SamplePath, TextFilter
 from app.api.payloads import file_payloads, read_form, text_fields
-from app.api.sample_reader import Item, SampleReader, Tally, read_items, read_lines, take_in
+from app.api.sample_reader import Item, SampleReader, SampleTaker, Tally, read_items
 from app.api.schemas.samples import (
     HistoryStep,
     LabelChange,
     ReceiptAnswer,
     ReceiptsAnswer,
-    SampleItem,
     SamplesAnswer,
     SamplesEnvelope,
     SamplesRequest,
 )
-from app.api.security import Called, Caller, Scope, needs
+from app.api.security import Called, needs
 from app.errors import InvalidItem, Overloaded
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1/models/{model}/samples", tags=["samples"])
 GROUP_LINES = 512
 GROUP_SECONDS = 1.0
 
-_OTHER_BODIES = {
+_OTHER_BODIES: dict[str, Any] = {
     NDJSON: {"schema": {"$ref": "#/components/schemas/SampleItem"}},
     "multipart/form-data": {
         "schema": {
@@ -62,7 +62,7 @@ _OTHER_BODIES = {
     summary="Teach",
     response_model=SamplesAnswer,
     responses=problems(400, 404, 410, 413, 415, 429, 504),
-    **needs(Scope.LABEL, **described(SamplesRequest, **_OTHER_BODIES)),
+    **needs(Scope.LABEL, **described(SamplesRequest, others=_OTHER_BODIES)),
 )
 async def teach(request: Request, model: ModelPath, parts: Wired, caller: Called) -> SamplesAnswer:
     """Store labelled inputs; the answer comes after the commit. One bad item never sinks the rest.
@@ -72,32 +72,31 @@ async def teach(request: Request, model: ModelPath, parts: Wired, caller: Called
     """
     kind = media_type(request.headers.get("content-type"))
     row = await run_in_threadpool(parts.registry.model, model)
-    reader = SampleReader(
-        row, preprocessor_for(_input_spec(row)), parts.writer, parts.predictions, source=caller.name
-    )
-    tally = Tally()
+    preprocessor = preprocessor_for(_input_spec(row))
+    reader = SampleReader(row, preprocessor, parts.writer, parts.predictions, source=caller.name)
+    taker = SampleTaker(parts.intake, row, reader, actor=caller.name)
     try:
         if kind == NDJSON:
-            await _take_stream(request, parts, row, reader, tally, caller)
+            with parts.streams.entered():
+                await _take_stream(request, taker)
         elif kind == "application/json":
             body = await read_json(request, SamplesEnvelope)
-            await _take(parts, row, reader, lambda: read_items(body.samples, tally), tally, caller)
+            await run_in_threadpool(taker.take_json, body.samples)
         elif kind == "multipart/form-data":
-            items = await _form_items(request, tally)
-            await _take(parts, row, reader, lambda: items, tally, caller)
+            items = await _form_items(request, taker.tally)
+            await run_in_threadpool(taker.take, items)
         else:
             raise unsupported(request, "application/json", NDJSON, "multipart/form-data")
     finally:
+        tally = taker.tally
         parts.metrics.samples.labels(model, "accepted").inc(tally.accepted)
         parts.metrics.samples.labels(model, "duplicate").inc(tally.duplicates)
         parts.metrics.samples.labels(model, "rejected").inc(tally.refused)
-    return tally.final()
+    return taker.tally.final()
 
 
-@router.get(
-    "", summary="List receipts", response_model=ReceiptsAnswer, responses=problems(404), **needs(Scope.LABEL)
-)
-def receipts(
+@router.get("", summary="List receipts", response_model=ReceiptsAnswer, responses=problems(404), **needs(Scope.LABEL))
+def receipts(  # noqa: PLR0917  # one parameter a filter; the framework passes them by name
     model: ModelPath,
     parts: Wired,
     state: Annotated[SampleState | None, Query()] = None,
@@ -159,67 +158,51 @@ def withdraw(model: ModelPath, sample: SamplePath, parts: Wired, caller: Called)
     return _receipt(parts.receipts.get(row, sample))
 
 
-async def _take(
-    parts: Parts,
-    row: Model,
-    reader: SampleReader,
-    items: Callable[[], list[Item]],
-    tally: Tally,
-    caller: Caller,
-) -> None:
-    await run_in_threadpool(lambda: take_in(parts.intake, row, reader, items(), tally, caller.name))
-
-
-async def _take_stream(
-    request: Request, parts: Parts, row: Model, reader: SampleReader, tally: Tally, caller: Caller
-) -> None:
+async def _take_stream(request: Request, taker: SampleTaker) -> None:
     """Commit lines in groups as they come, so that a stream without end is stored as it flows."""
     group: list[tuple[int, bytes]] = []
     group_bytes, group_since, number = 0, time.monotonic(), 0
     arriving = aiter(lines(request.stream()))
-    with parts.streams.entered():
-        coming: asyncio.Future[list[bytes] | None] = asyncio.ensure_future(_following(arriving))
-        try:
-            while True:
-                left = max(0.0, group_since + GROUP_SECONDS - time.monotonic()) if group else None
-                await asyncio.wait({coming}, timeout=left)
-                arrived: list[bytes] | None = []
-                if coming.done():
-                    arrived = coming.result()
-                    if arrived is not None:
-                        coming = asyncio.ensure_future(_following(arriving))
-                for line in arrived or ():
-                    if line.strip():
-                        group_since = group_since if group else time.monotonic()
-                        group.append((number, line))
-                        group_bytes += len(line)
-                    number += 1
-                    if len(group) >= GROUP_LINES or group_bytes >= BODY_BYTES:
-                        await _take_group(parts, row, reader, group, tally, caller)
-                        group, group_bytes = [], 0
-                if group and (arrived is None or time.monotonic() - group_since >= GROUP_SECONDS):
-                    await _take_group(parts, row, reader, group, tally, caller)
+    coming: asyncio.Future[list[bytes] | None] = asyncio.ensure_future(_following(arriving))
+    try:
+        while True:
+            left = max(0.0, group_since + GROUP_SECONDS - time.monotonic()) if group else None
+            await asyncio.wait({coming}, timeout=left)
+            arrived: list[bytes] | None = []
+            if coming.done():
+                arrived = coming.result()
+                if arrived is not None:
+                    coming = asyncio.ensure_future(_following(arriving))
+            for line in arrived or ():
+                if line.strip():
+                    group_since = group_since if group else time.monotonic()
+                    group.append((number, line))
+                    group_bytes += len(line)
+                number += 1
+                if len(group) >= GROUP_LINES or group_bytes >= BODY_BYTES:
+                    await _take_group(taker, group)
                     group, group_bytes = [], 0
-                if arrived is None:
-                    return
-        finally:
-            coming.cancel()
+            if group and (arrived is None or time.monotonic() - group_since >= GROUP_SECONDS):
+                await _take_group(taker, group)
+                group, group_bytes = [], 0
+            if arrived is None:
+                return
+    finally:
+        coming.cancel()
 
 
 async def _following(arriving: AsyncIterator[list[bytes]]) -> list[bytes] | None:
     return await anext(arriving, None)
 
 
-async def _take_group(
-    parts: Parts, row: Model, reader: SampleReader, group: list[tuple[int, bytes]], tally: Tally, caller: Caller
-) -> None:
+async def _take_group(taker: SampleTaker, group: list[tuple[int, bytes]]) -> None:
     try:
-        await _take(parts, row, reader, lambda: read_lines(group, tally), tally, caller)
+        await run_in_threadpool(taker.take_lines, group)
     except Overloaded as error:
-        if not tally.accepted and not tally.duplicates:
+        if not taker.tally.accepted and not taker.tally.duplicates:
             raise
         detail = f"The sample queue is full. Lines before {group[0][0]} are stored; send the rest again from there."
-        members = {**tally.answer().model_dump(mode="json"), "next_line": group[0][0]}
+        members = {**taker.tally.answer().model_dump(mode="json"), "next_line": group[0][0]}
         raise Interrupted(detail, members, error.retry_after_seconds) from error
 
 
@@ -262,5 +245,7 @@ def _receipt(one: Receipt) -> ReceiptAnswer:
         reason=sample.reason,
         created_at=sample.created_at,
         updated_at=sample.updated_at,
-        history=[HistoryStep(at=step.at, what=step.what, version=step.version, actor=step.actor) for step in one.history],
+        history=[
+            HistoryStep(at=step.at, what=step.what, version=step.version, actor=step.actor) for step in one.history
+        ],
     )

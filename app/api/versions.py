@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, read_json
 from app.api.deps import Parts, Wired
+from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import Limit, ModelPath, NumberCursor, VersionPath
 from app.api.schemas.versions import (
@@ -17,7 +18,7 @@ from app.api.schemas.versions import (
     VersionAnswer,
     VersionsAnswer,
 )
-from app.api.security import Called, Scope, needs
+from app.api.security import Called, needs
 from app.api.shown import shown_versions
 from app.storage.promotions import Fate
 from app.storage.registry import Moved
@@ -67,9 +68,7 @@ def version(model: ModelPath, version: VersionPath, parts: Wired) -> VersionAnsw
     responses=problems(400, 404, 409, 410, 413, 415),
     **needs(Scope.ADMIN, **described(PromoteRequest, required=False)),
 )
-async def promote(
-    request: Request, model: ModelPath, version: VersionPath, parts: Wired, caller: Called
-) -> MoveAnswer:
+async def promote(request: Request, model: ModelPath, version: VersionPath, parts: Wired, caller: Called) -> MoveAnswer:
     """Make a version live by hand, and wait at most 5 s for the servers to serve it."""
     asked = await read_json(request, PromoteRequest, empty=PromoteRequest())
 

@@ -19,6 +19,7 @@ from app.storage.registry import ModelRegistry
 from app.storage.tables import ArtifactKind, FileState, Model, Version
 from app.storage.weights import WeightStore
 
+
 class PredictorLoader:
     """Reads, verifies, builds and warms up."""
 

@@ -118,7 +118,7 @@ class PredictionWriter:
     def _written(self, records: list[PredictionRecord], tried: int) -> bool:
         try:
             self._predictions.write(records)
-        except Exception:  # noqa: BLE001  # the thread must outlive a database that is away
+        except Exception:  # the thread must outlive a database that is away
             log.warning("predictions not written", records=len(records), tried=tried, exc_info=True)
             if tried == TRIES:
                 self.dropped += len(records)
@@ -134,7 +134,7 @@ class PredictionWriter:
         self._next_prune = self._clock() + PRUNE_SECONDS
         try:
             gone = self._predictions.prune(self._keep_days, self._keep_bytes)
-        except Exception:  # noqa: BLE001  # tried again in a minute
+        except Exception:  # tried again in a minute
             log.warning("predictions not pruned", exc_info=True)
             return
         if gone:

@@ -24,6 +24,7 @@ from app.storage.tables import AssignmentRole
 log = get_logger(__name__)
 
 LOADING_THREADS = 2
+BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
 
@@ -59,6 +60,8 @@ class Refresher:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._server_id: str | None = None
+        self._reported: list[ServingReport] | None = None
+        self._next_beat = 0.0
         self._attempts: dict[int, Attempt] = {}  # by model id
         self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
         self._seen_assignments = False
@@ -122,7 +125,7 @@ class Refresher:
     def _quietly(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
-        except Exception:  # noqa: BLE001  # what is served stays served while the database is away
+        except Exception:  # what is served stays served while the database is away
             log.warning("refresher failed", at=what, exc_info=True)
 
     def _serves(self, model_id: int, epoch: int) -> bool:
@@ -228,8 +231,12 @@ class Refresher:
                     model_id=live.model_id,
                     version_id=None if served is None else served.predictor.version_id,
                     epoch=-1 if served is None else served.epoch,
-                    warm=live.warm_ids(),
+                    warm=tuple(live.warm_ids()),
                     error=live.error,
                 )
             )
-        self._roster.beat(self._server_id, reports)
+        changed = reports != self._reported
+        if changed or self._clock() >= self._next_beat:
+            self._roster.beat(self._server_id, reports, changed=changed)
+            self._reported = reports
+            self._next_beat = self._clock() + BEAT_SECONDS

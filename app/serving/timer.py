@@ -34,5 +34,5 @@ class Timer:
         while not self._stopping.wait(self._seconds):
             try:
                 self._action()
-            except Exception:  # noqa: BLE001  # a chore that fails once must not end the thread
+            except Exception:  # a chore that fails once must not end the thread
                 log.warning("chore failed", chore=self._name, exc_info=True)
