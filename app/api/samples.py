@@ -96,7 +96,7 @@ async def teach(request: Request, model: ModelPath, parts: Wired, caller: Called
 
 
 @router.get("", summary="List receipts", response_model=ReceiptsAnswer, responses=problems(404), **needs(Scope.LABEL))
-def receipts(  # noqa: PLR0917  # one parameter a filter; the framework passes them by name
+def receipts(  # one parameter a filter; the framework passes them by name
     model: ModelPath,
     parts: Wired,
     state: Annotated[SampleState | None, Query()] = None,

@@ -94,9 +94,7 @@ def _publish(
     claim = queue.claim(model.id, worker="test", lease_seconds=30, limit=100)
     assert claim is not None
     version_id = str(uuid7())
-    weights = WeightStore(settings.weights_dir).write(
-        version_id, ArtifactKind.WEIGHTS, to_bytes(network.state_dict())
-    )
+    weights = WeightStore(settings.weights_dir).write(version_id, ArtifactKind.WEIGHTS, to_bytes(network.state_dict()))
     if damage is not None:
         damage(weight_file(settings, version_id))
     outcome = Outcome(
