@@ -11,6 +11,8 @@ from app.api.key_cache import RANK, Scope
 from app.api.security import PUBLIC
 from app.errors import InvalidSetting
 from app.main import create_app
+from app.storage.database import Database
+from app.storage.keys import KeyRing
 
 FILL = {
     "model": "iris",
@@ -68,9 +70,6 @@ def test_public_routes_need_none(service: Any) -> None:
 
 
 def test_a_revoked_key_is_refused_within_a_moment(service: Any) -> None:
-    from app.storage.database import Database
-    from app.storage.keys import KeyRing
-
     database = Database(service.settings.database_address)
     ring = KeyRing(database)
     key, secret = ring.create("short", "predict")
