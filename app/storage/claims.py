@@ -5,10 +5,9 @@ Steps inside the queue's transaction, and the data that crosses from the queue t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.networks.spec import NetworkSpec
@@ -77,30 +76,26 @@ def payload_sizes(session: Session, sample_ids: Sequence[str]) -> dict[str, int]
     return sizes
 
 
-def newest_only(session: Session, revisions: Sequence[Revision], at: datetime) -> list[Revision]:
-    """Drop what a later revision of the same sample has overtaken, and removals of what was never learned."""
-    kept = []
-    newest: dict[str, int] = {}
-    learned: set[str] = set()
-    withdrawn: set[str] = set()
-    for ids in chunks({revision.sample_id for revision in revisions}):
-        rows = session.execute(
-            select(Revision.sample_id, func.max(Revision.number))
-            .where(Revision.sample_id.in_(ids))
-            .group_by(Revision.sample_id)
-        )
-        newest.update(dict(rows.all()))
-        learned.update(session.scalars(select(Sample.id).where(Sample.id.in_(ids), Sample.in_line)))
-        gone = select(Sample.id).where(Sample.id.in_(ids), Sample.state == SampleState.WITHDRAWN)
-        withdrawn.update(session.scalars(gone))
-    for revision in revisions:
-        nothing_to_remove = revision.action == RevisionAction.REMOVE and revision.sample_id not in learned
-        if revision.number < newest[revision.sample_id] or nothing_to_remove:
-            revision.state = RevisionState.SUPERSEDED
-            if nothing_to_remove and revision.sample_id in withdrawn:
-                erase(session, [revision.sample_id])
-        else:
-            kept.append(revision)
+def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revision]:
+    """Drop what a later revision of the same sample has overtaken, and removals of what was never learned.
+
+    What was overtaken leaves the queue even where this claim did not reach it.
+    """
+    kept: list[Revision] = []
+    for some in chunks(revisions):
+        ids = {revision.sample_id for revision in some}
+        samples = {sample.id: sample for sample in session.scalars(select(Sample).where(Sample.id.in_(ids)))}
+        newest: dict[str, int] = {}
+        query = select(Revision).where(Revision.sample_id.in_(ids)).order_by(Revision.sample_id, Revision.number.desc())
+        for revision in session.scalars(query):
+            if revision.number < newest.setdefault(revision.sample_id, revision.number):
+                if revision.state in (RevisionState.QUEUED, RevisionState.WAITING):
+                    revision.state = RevisionState.SUPERSEDED
+            elif revision.action == RevisionAction.REMOVE and not samples[revision.sample_id].in_line:
+                revision.state = RevisionState.SUPERSEDED
+                if samples[revision.sample_id].state == SampleState.WITHDRAWN:
+                    erase(session, [revision.sample_id])
+        kept += [revision for revision in some if revision.state == RevisionState.QUEUED]
     session.flush()
     return kept
 

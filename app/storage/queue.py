@@ -93,7 +93,7 @@ class SampleQueue:
             return None
         model.run_requested = False
         revisions = self._next(session, model_id, limit, at)
-        revisions = newest_only(session, revisions, at)
+        revisions = newest_only(session, revisions)
         if not revisions:
             return None
         last = last_promotion(session, model_id)

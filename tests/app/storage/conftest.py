@@ -6,32 +6,16 @@ from pathlib import Path
 import pytest
 
 from app.storage.database import Database
-from app.storage.intake import Intake
-from app.storage.line import LineReader
-from app.storage.migrate import upgrade
-from app.storage.queue import SampleQueue
-from app.storage.receipts import Receipts
-from app.storage.registry import ModelRegistry
-from app.storage.weights import WeightStore
-from tests.app.storage.stores import Stores
+from tests.app.storage.stores import Stores, open_stores
 
 
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    database = Database(url)
-    upgrade(database)
-    yield database
-    database.close()
+def stores(url: str, tmp_path: Path) -> Iterator[Stores]:
+    stores = open_stores(url, tmp_path)
+    yield stores
+    stores.database.close()
 
 
 @pytest.fixture
-def stores(database: Database, tmp_path: Path) -> Stores:
-    return Stores(
-        database,
-        ModelRegistry(database),
-        Intake(database),
-        Receipts(database),
-        SampleQueue(database),
-        LineReader(database),
-        WeightStore(tmp_path / "weights"),
-    )
+def database(stores: Stores) -> Database:
+    return stores.database

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
@@ -70,6 +71,20 @@ class Stores:
 
     def state(self, model: Model, sample_id: str) -> str:
         return self.receipts.get(model, sample_id).sample.state
+
+
+def open_stores(url: str, folder: Path) -> Stores:
+    """Stores over a migrated database."""
+    database = Database(url)
+    return Stores(
+        database,
+        ModelRegistry(database),
+        Intake(database),
+        Receipts(database),
+        SampleQueue(database),
+        LineReader(database),
+        WeightStore(folder / "weights"),
+    )
 
 
 def sample(number: int, label: str = "a", **fields: object) -> NewSample:
