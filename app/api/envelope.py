@@ -8,6 +8,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_handlers import problem
@@ -53,6 +54,8 @@ class Envelope:
                 await answer(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.debug("client went away", path=scope["path"])
         except Exception as error:  # the last line: whoever asked gets an answer without internals
             if started:
                 raise
