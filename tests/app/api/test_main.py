@@ -59,7 +59,12 @@ def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: An
         assert started.acquire(timeout=5)
     decoded: list[bytes] = []
     decode = predictor.decode
-    predictor.decode = lambda content: (decoded.append(content), decode(content))[1]
+
+    def note(content: bytes) -> Any:
+        decoded.append(content)
+        return decode(content)
+
+    predictor.decode = note
 
     async def ask_and_leave() -> list[Any]:
         messages = [{"type": "http.request", "body": BODY, "more_body": False}, {"type": "http.disconnect"}]

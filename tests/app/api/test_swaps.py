@@ -18,7 +18,7 @@ def files_of(service: Any, version_id: str) -> list[Path]:
 
 def test_no_request_fails_and_no_answer_mixes_versions_while_versions_are_swapped(service: Any) -> None:
     service.create()
-    winners = {1: None}
+    winners: dict[int, int] = {}
     stop = threading.Event()
     answers: list[tuple[int, int, set[str]]] = []
 
