@@ -4,6 +4,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim, Outcome
@@ -13,7 +15,7 @@ from app.storage.line import LineReader
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
-from app.storage.tables import ArtifactKind, Model, Verdict, Version
+from app.storage.tables import ArtifactKind, Model, Update, Verdict, Version
 from app.storage.weights import WeightStore
 
 
@@ -71,6 +73,12 @@ class Stores:
 
     def state(self, model: Model, sample_id: str) -> str:
         return self.receipts.get(model, sample_id).sample.state
+
+    def failures(self, model: Model) -> int:
+        """How many updates of the model failed."""
+        with self.database.sessions() as session:
+            query = select(func.count()).select_from(Update)
+            return session.execute(query.where(Update.model_id == model.id, Update.state == "failed")).scalar_one()
 
 
 def open_stores(url: str, folder: Path) -> Stores:
