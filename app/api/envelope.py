@@ -73,8 +73,15 @@ class Envelope:
     def _foreign(self, headers: Headers) -> bool:
         if self._hosts is None:
             return False
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        if host is not None and host not in self._hosts:
+        host = headers.get("host")
+        if host and _hostname(f"//{host}") not in self._hosts:
             return True
         origin = headers.get("origin")
-        return origin is not None and urlsplit(origin).hostname not in self._hosts
+        return origin is not None and _hostname(origin) not in self._hosts
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:  # no address at all
+        return None

@@ -89,7 +89,9 @@ def test_without_auth_everyone_is_let_in_on_loopback_only(start: Any, make_setti
         create_app(make_settings(auth="off", host="0.0.0.0"))
 
 
-@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Host": "["}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+)
 def test_a_foreign_name_gets_nothing_from_a_server_on_loopback(service: Any, headers: dict[str, str]) -> None:
     assert service.get("/livez", key=None, headers=headers).status_code == 403
 
