@@ -248,6 +248,9 @@ class Refresher:
             )
         changed = reports != self._reported
         if changed or self._clock() >= self._next_beat:
-            self._roster.beat(self._server_id, reports, changed=changed)
+            known = self._roster.beat(self._server_id, reports, changed=changed)
+            if not known:  # this process was held up so long that it was forgotten
+                self._server_id, self._reported = None, None
+                return
             self._reported = reports
             self._next_beat = self._clock() + BEAT_SECONDS
