@@ -1,9 +1,9 @@
 """The forms of versions and of the moves between them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from app.api.schemas.wire import ReasonText, Received, Sent, example
 
@@ -58,6 +58,12 @@ class PromoteRequest(Received):
 
     reason: ReasonText = ""
     force: bool = Field(default=False, description="Promote what the gate did not vouch for, or a pinned model.")
+
+    @model_validator(mode="after")
+    def _force_says_why(self) -> Self:
+        if self.force and not self.reason.strip():
+            raise ValueError("a forced promotion needs a reason: say in `reason` why the gate is overruled")
+        return self
 
 
 class RollbackRequest(Received):

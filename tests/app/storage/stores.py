@@ -15,6 +15,7 @@ from app.storage.line import LineReader
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
+from app.storage.servers import ServerRoster
 from app.storage.tables import ArtifactKind, Model, Update, Verdict, Version
 from app.storage.weights import WeightStore
 
@@ -30,6 +31,7 @@ class Stores:
     queue: SampleQueue
     line: LineReader
     weights: WeightStore
+    roster: ServerRoster
 
     def create(self, **recipe: object) -> Live:
         return self.registry.create(
@@ -92,6 +94,7 @@ def open_stores(url: str, folder: Path) -> Stores:
         SampleQueue(database),
         LineReader(database),
         WeightStore(folder / "weights"),
+        ServerRoster(database),
     )
 
 
