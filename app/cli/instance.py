@@ -32,7 +32,7 @@ class Instance:
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = folder / "up.log"
-        self._settings = settings or {}
+        self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -43,6 +43,15 @@ def upgrade_database(data_dir: DataDir = None) -> None:
     say("The database is up to date.")
 
 
+@DATABASE.command("check")
+def check_database(data_dir: DataDir = None) -> None:
+    """Say whether the database answers and is at this program's schema."""
+    from app.cli.stores import key_ring  # noqa: PLC0415  SQLAlchemy
+
+    with key_ring(read_settings(data_dir=data_dir)):
+        say("The database answers and is up to date.")
+
+
 @KEYS.command("create")
 def create_key(name: str, scope: Scope = "predict", data_dir: DataDir = None) -> None:
     """Make a key and print it, this once."""
@@ -95,9 +104,11 @@ def add_weights(
 
 def check(
     builder: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What builds your network.")],
-    input: Annotated[str, typer.Option(help="`features:64`, or `image:32x3` (pixels a side x channels).")],
+    input_form: Annotated[
+        str, typer.Option("--input", help="`features:64`, or `image:32x3` (pixels a side x channels).")
+    ],
 ) -> None:
     """Try your own network as the product will use it, and say what fits and what does not."""
     from app.cli.check import check_builder  # noqa: PLC0415  torch
 
-    raise typer.Exit(check_builder(builder, input))
+    raise typer.Exit(check_builder(builder, input_form))

@@ -38,6 +38,7 @@ def register(commands: typer.Typer) -> None:
 @MODELS.command("create")
 def create_model(
     name: Annotated[str | None, typer.Argument(help="Small letters, digits, - and _.")] = None,
+    *,
     features: Annotated[int | None, typer.Option(help="Input: vectors of so many numbers.")] = None,
     image: Annotated[str | None, typer.Option(help="Input: pictures, `32x3` (pixels a side x channels).")] = None,
     architecture: Annotated[str, typer.Option(help="A network of the catalog or of your builders.")] = "",
@@ -77,8 +78,16 @@ def show_models(
             table(
                 ["name", "live", "labels", "queued", "accuracy", "pinned", "learning"],
                 [
-                    (m["name"], m["live"], len(m["labels"]), m["queue"]["queued"], _accuracy(m), m["pinned"], m["learning"])
-                    for m in models
+                    (
+                        model["name"],
+                        model["live"],
+                        len(model["labels"]),
+                        model["queue"]["queued"],
+                        percent(model["accuracy"]),
+                        model["pinned"],
+                        model["learning"],
+                    )
+                    for model in models
                 ],
             )
         else:
@@ -88,6 +97,7 @@ def show_models(
 
 def predict(
     file: Annotated[Path, typer.Argument(help="An image, or JSON: a list of numbers, or a list of such lists.")],
+    *,
     model: ModelOption = None,
     version: Annotated[int | None, typer.Option(help="Ask this version instead of the live one.")] = None,
     top_k: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
@@ -111,6 +121,7 @@ def predict(
 
 def label(
     label: Annotated[str, typer.Argument(help="What it is.")],
+    *,
     prediction: Annotated[str | None, typer.Option(help="The id of a prediction that is labelled.")] = None,
     file: Annotated[Path | None, typer.Option(help="The input itself: an image, or JSON numbers.")] = None,
     model: ModelOption = None,
@@ -144,17 +155,16 @@ def versions(
     """Show the versions of a model, newest first, each with what the gate said."""
     with Connection(url, key) as server:
         name = _the_model(server, model)
-        live = server.get(f"/v1/models/{name}")["live"]
         found = server.get(f"/v1/models/{name}/versions", limit=limit)["versions"]
-    rows = []
-    for version in found:
-        number = version["number"]
-        mark = "live" if number == live else ""
-        rows.append((number, mark, version["parent"], version["verdict"], version["reason"], version["created_at"]))
+    rows = [
+        (v["version"], "live" if v["live"] else "", v["parent"], v["verdict"], v["reason"], v["created_at"])
+        for v in found
+    ]
     table(["version", "", "parent", "verdict", "reason", "made"], rows)
 
 
 def rollback(
+    *,
     reason: Reason,
     model: ModelOption = None,
     to: Annotated[int | None, typer.Option(help="Which version; the one that was live before when left out.")] = None,
@@ -174,10 +184,12 @@ def rollback(
         answer = server.post(path, body)
     say(
         f"Version {answer['live']} is live, {answer['previous']} was: "
-        f"{len(answer['servers'])} servers in {answer['took_ms']:.0f} ms."
+        f"on {len(answer['servers'])} server(s) within {answer['took_ms']} ms."
     )
+    for fate, count in answer["samples"].items():
+        say(f"{count} samples {fate.replace('_', ' ')}.")
     for straggler in answer["stragglers"]:
-        say(f"Not yet there: {in_short(straggler)}", quiet=True)
+        say(f"Not yet there: {_flat(straggler)}", quiet=True)
 
 
 def image_input(text: str) -> dict[str, Any]:
@@ -221,11 +233,6 @@ def _json_of(file: Path) -> Any:
         raise Invalid(f"There is no file {str(file)!r}.") from None
     except ValueError as error:
         raise Invalid(f"{str(file)!r} is neither an image nor JSON: {error}.") from error
-
-
-def _accuracy(model: dict[str, Any]) -> str:
-    accuracy = model["accuracy"]
-    return percent(accuracy) if isinstance(accuracy, float | int) or accuracy is None else _flat(accuracy)
 
 
 def _flat(value: Any) -> str:

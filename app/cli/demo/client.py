@@ -65,10 +65,7 @@ class TaughtModel:
     def teach(self, items: Sequence[Item], labels: Sequence[str], source: str) -> list[str]:
         """Post items with their labels; give the ids of the samples."""
         return self._post(
-            [
-                {**item.input, "label": label, "source": source}
-                for item, label in zip(items, labels, strict=True)
-            ]
+            [{**item.input, "label": label, "source": source} for item, label in zip(items, labels, strict=True)]
         )
 
     def _post(self, samples: list[dict[str, Any]]) -> list[str]:

@@ -122,9 +122,14 @@ def test_a_taken_port_is_said_in_words() -> None:
 def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = program(
-        tmp_path, "orphan", f"import os, signal, pathlib; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); "
-        "signal.pause()",
-    )  # fmt: skip
+        tmp_path,
+        "orphan",
+        f"""
+        import os, signal, pathlib
+        pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))
+        signal.pause()
+        """,
+    )
     parent = program(
         tmp_path,
         "parent",
