@@ -23,6 +23,7 @@ ENV PATH=/opt/perennial/bin:$PATH \
     PERENNIAL_HOST=0.0.0.0 \
     PERENNIAL_PORT=8000 \
     PERENNIAL_DATA_DIR=/data \
+    TORCH_HOME=/data/torch \
     PERENNIAL_LOG_FORMAT=json
 USER 10001
 WORKDIR /home/perennial

@@ -22,6 +22,7 @@ COPY --from=build /opt/perennial /opt/perennial
 ENV PATH=/opt/perennial/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PERENNIAL_DATA_DIR=/data \
+    TORCH_HOME=/data/torch \
     PERENNIAL_LOG_FORMAT=json
 USER 10001
 WORKDIR /home/perennial
