@@ -183,7 +183,7 @@ class Sample(Base):
         UniqueConstraint("model_id", "client_id"),
         Index("ix_samples_content", "model_id", "content_digest"),
         Index("ix_samples_state", "model_id", "state", "id"),
-        Index("ix_samples_label", "model_id", "label_id", "state"),
+        Index("ix_samples_line", "model_id", "in_line", "state", "label_id", "memory_rank"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -191,11 +191,17 @@ class Sample(Base):
     client_id: Mapped[str | None] = mapped_column(String(200))
     request_digest: Mapped[str] = mapped_column(String(64))  # of content, label and source: same id, same body?
     content_digest: Mapped[str] = mapped_column(String(64))  # of the payload bytes alone
+    nbytes: Mapped[int]
+    memory_rank: Mapped[str] = mapped_column(String(32))  # keyed hash of the content: the smallest are rehearsed
     label_id: Mapped[int]
     source: Mapped[str] = mapped_column(String(200))
     why: Mapped[str | None] = mapped_column(String(16))
     prediction_id: Mapped[str | None] = mapped_column(String(36))
     state: Mapped[str] = mapped_column(String(16))
+    side: Mapped[str | None] = mapped_column(
+        String(8)
+    )  # learn or holdout, once it was split; a content never changes sides
+    in_line: Mapped[bool] = mapped_column(default=False)  # learned or held out by the live version or an ancestor
     version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))  # learned or held out in
     reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]

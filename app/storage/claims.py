@@ -1,0 +1,133 @@
+"""What a claim is made of: which revisions, and what the worker needs to know of each.
+
+Steps inside the queue's transaction, and the data that crosses from the queue to an update and back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.networks.spec import NetworkSpec
+from app.storage.promotions import chunks
+from app.storage.revisions import erase
+from app.storage.tables import (
+    Model,
+    Payload,
+    Revision,
+    RevisionAction,
+    RevisionState,
+    Sample,
+    SampleState,
+    Verdict,
+    Version,
+)
+from app.storage.weights import WeightFile
+
+
+@dataclass(frozen=True)
+class ClaimedRevision:
+    """One revision in a worker's hands. `side` is set when this content was split before; `known` when the line
+    holds the same content under the same label already, so that it counts once."""
+
+    id: int
+    sample_id: str
+    action: str
+    label_id: int
+    content_digest: str
+    content: bytes
+    side: str | None
+    known: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an update works on, and from where."""
+
+    update_id: int
+    model: Model
+    parent: Version
+    epoch: int
+    revisions: tuple[ClaimedRevision, ...]
+    worker: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an update made of its claim, and what the gate said."""
+
+    version_id: str
+    spec: NetworkSpec
+    verdict: Verdict
+    reason: str
+    metrics: dict[str, Any]
+    weights: WeightFile
+    learner_state: WeightFile | None = None
+    held_out: frozenset[int] = frozenset()  # ids of revisions on the holdout side
+    scores: dict[str, dict[str, int | None]] = field(default_factory=dict)  # version id → sample id → label id
+
+
+def payload_sizes(session: Session, sample_ids: Sequence[str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for ids in chunks(sample_ids):
+        sizes.update(dict(session.execute(select(Sample.id, Sample.nbytes).where(Sample.id.in_(ids))).all()))
+    return sizes
+
+
+def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revision]:
+    """Drop what a later revision of the same sample has overtaken, and removals of what was never learned.
+
+    What was overtaken leaves the queue even where this claim did not reach it.
+    """
+    kept: list[Revision] = []
+    for some in chunks(revisions):
+        ids = {revision.sample_id for revision in some}
+        samples = {sample.id: sample for sample in session.scalars(select(Sample).where(Sample.id.in_(ids)))}
+        newest: dict[str, int] = {}
+        query = select(Revision).where(Revision.sample_id.in_(ids)).order_by(Revision.sample_id, Revision.number.desc())
+        for revision in session.scalars(query):
+            if revision.number < newest.setdefault(revision.sample_id, revision.number):
+                if revision.state in (RevisionState.QUEUED, RevisionState.WAITING):
+                    revision.state = RevisionState.SUPERSEDED
+            elif revision.action == RevisionAction.REMOVE and not samples[revision.sample_id].in_line:
+                revision.state = RevisionState.SUPERSEDED
+                if samples[revision.sample_id].state == SampleState.WITHDRAWN:
+                    erase(session, [revision.sample_id])
+        kept += [revision for revision in some if revision.state == RevisionState.QUEUED]
+    session.flush()
+    return kept
+
+
+def describe(session: Session, model_id: int, revisions: Sequence[Revision]) -> tuple[ClaimedRevision, ...]:
+    samples: dict[str, Sample] = {}
+    contents: dict[str, bytes] = {}
+    for ids in chunks([revision.sample_id for revision in revisions]):
+        samples.update({sample.id: sample for sample in session.scalars(select(Sample).where(Sample.id.in_(ids)))})
+        rows = session.execute(select(Payload.sample_id, Payload.content).where(Payload.sample_id.in_(ids)))
+        contents.update(dict(rows.all()))
+    sides: dict[str, str] = {}
+    known: set[tuple[str, int]] = set()
+    for digests in chunks({sample.content_digest for sample in samples.values()}):
+        for twin in session.scalars(
+            select(Sample).where(
+                Sample.model_id == model_id, Sample.content_digest.in_(digests), Sample.side.is_not(None)
+            )
+        ):
+            sides[twin.content_digest] = twin.side or ""
+            if twin.in_line and twin.state in (SampleState.LEARNED, SampleState.HELD_OUT):
+                known.add((twin.content_digest, twin.label_id))
+    return tuple(
+        ClaimedRevision(
+            id=revision.id,
+            sample_id=revision.sample_id,
+            action=revision.action,
+            label_id=revision.label_id,
+            content_digest=samples[revision.sample_id].content_digest,
+            content=contents.get(revision.sample_id, b""),
+            side=sides.get(samples[revision.sample_id].content_digest),
+            known=(samples[revision.sample_id].content_digest, revision.label_id) in known,
+        )
+        for revision in revisions
+    )

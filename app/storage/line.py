@@ -1,0 +1,122 @@
+"""What the line holds: the memory to rehearse from and the holdout to judge with. Read by the worker.
+
+Both follow from the samples' states alone, so they are right by themselves after a rollback, a withdrawal or a
+correction: no counter, no cursor, nothing to rewind.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from app.storage.database import Database, reads
+from app.storage.promotions import chunks
+from app.storage.tables import HoldoutScore, Model, Payload, Sample, SampleState
+
+HOLDOUT_CAP = 2000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A sample of the line with its input's bytes."""
+
+    sample_id: str
+    label_id: int
+    content_digest: str
+    content: bytes
+
+
+class LineReader:
+    """Reads the samples of a model's line."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @reads
+    def memory(
+        self, session: Session, model: Model, capacity: int, exclude: Collection[str] = frozenset()
+    ) -> list[Stored]:
+        """Per class the learned samples with the smallest keyed hash: a uniform sample of each class.
+
+        Byte-identical samples count once; contents whose digest is in `exclude` are left out. Classes with few
+        samples leave their share of `capacity` to the others.
+        """
+        ranked: dict[int, list[tuple[str, str, str]]] = {}
+        for label_id in self._learned_counts(session, model):
+            query = (
+                select(func.min(Sample.id), Sample.memory_rank, Sample.content_digest)
+                .where(*_learned(model), Sample.label_id == label_id)
+                .group_by(Sample.memory_rank, Sample.content_digest)
+                .order_by(Sample.memory_rank)
+                .limit(capacity + len(exclude))
+            )
+            rows = session.execute(query)
+            ranked[label_id] = [row for row in rows if row[2] not in exclude]
+        shares = fair_shares({label_id: len(rows) for label_id, rows in ranked.items()}, capacity)
+        chosen = {
+            sample_id: (label_id, digest)
+            for label_id, rows in ranked.items()
+            for sample_id, _, digest in rows[: shares[label_id]]
+        }
+        return _with_content(session, chosen)
+
+    @reads
+    def holdout(self, session: Session, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:
+        """The newest `cap` held-out samples of the line; byte-identical ones count once."""
+        query = (
+            select(func.max(Sample.id), Sample.content_digest)
+            .where(Sample.model_id == model.id, Sample.in_line, Sample.state == SampleState.HELD_OUT)
+            .group_by(Sample.content_digest)
+            .order_by(func.max(Sample.id).desc())
+            .limit(cap)
+        )
+        digests = dict(session.execute(query).all())
+        chosen = {}
+        for ids in chunks(digests):
+            rows = session.execute(select(Sample.id, Sample.label_id).where(Sample.id.in_(ids)))
+            chosen.update({sample_id: (label_id, digests[sample_id]) for sample_id, label_id in rows})
+        return _with_content(session, chosen)
+
+    @reads
+    def learned_counts(self, session: Session, model: Model) -> dict[int, int]:
+        """How many samples of each label id the line has learned."""
+        return self._learned_counts(session, model)
+
+    @reads
+    def scores(self, session: Session, version_id: str, sample_ids: Iterable[str]) -> dict[str, int | None]:
+        """What the version said of these held-out samples, as far as it was asked: predicted label ids."""
+        found: dict[str, int | None] = {}
+        for ids in chunks(sample_ids):
+            query: Select[str, int | None] = select(HoldoutScore.sample_id, HoldoutScore.label_id).where(
+                HoldoutScore.version_id == version_id, HoldoutScore.sample_id.in_(ids)
+            )
+            found.update(dict(session.execute(query).all()))
+        return found
+
+    def _learned_counts(self, session: Session, model: Model) -> dict[int, int]:
+        query = select(Sample.label_id, func.count()).where(*_learned(model)).group_by(Sample.label_id)
+        return dict(session.execute(query).all())
+
+
+def fair_shares(available: dict[int, int], capacity: int) -> dict[int, int]:
+    """Split `capacity` evenly over classes, none getting more than it has; leftovers go to the larger ones."""
+    shares: dict[int, int] = {}
+    left = capacity
+    for position, (label_id, count) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
+        shares[label_id] = min(count, left // (len(available) - position))
+        left -= shares[label_id]
+    return shares
+
+
+def _learned(model: Model) -> tuple[ColumnElement[bool], ...]:
+    return (Sample.model_id == model.id, Sample.in_line.is_(True), Sample.state == SampleState.LEARNED)
+
+
+def _with_content(session: Session, chosen: dict[str, tuple[int, str]]) -> list[Stored]:
+    stored: list[Stored] = []
+    for ids in chunks(chosen):
+        rows = session.execute(select(Payload.sample_id, Payload.content).where(Payload.sample_id.in_(ids)))
+        contents = dict(rows.all())
+        stored += [Stored(id_, *chosen[id_], contents[id_]) for id_ in ids if id_ in contents]
+    return stored

@@ -1,0 +1,264 @@
+"""The worker's side of the queue: claim, heartbeat, commit, fail, expire (T1 to T4 and T6).
+
+A durable first-in-first-out queue of label revisions with leases. An update's id is the fencing token: every
+transition names the state it expects, so a worker that lost its lease can change nothing.
+"""
+
+from datetime import datetime, timedelta
+from math import ceil
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.errors import LeaseLost, StaleParent
+from app.recipe import Recipe
+from app.storage.claims import Claim, Outcome, describe, newest_only, payload_sizes
+from app.storage.database import Database, literal, now, reads, writes
+from app.storage.killpoint import KillPoint
+from app.storage.leases import end_update, expire_updates, rows_changed
+from app.storage.promotions import append_promotion, chunks, last_promotion, lock_model, record, release_claims
+from app.storage.tables import (
+    Lane,
+    LedgerEntry,
+    LedgerRole,
+    Model,
+    Revision,
+    RevisionState,
+    Sample,
+    SampleState,
+    Update,
+    UpdateKind,
+    UpdateState,
+    Verdict,
+    Version,
+)
+from app.storage.verdicts import insert_version, judge_revisions
+
+CLAIM_BYTES = 256 << 20  # payload one claim carries at most
+PATIENCE = 8  # every so many claims the order is reversed, so that what failed before is not starved
+
+
+class SampleQueue:
+    """Claims of revisions with leases and fencing."""
+
+    def __init__(self, database: Database, kill_point: KillPoint | None = None) -> None:
+        self._database = database
+        self._kill_point = kill_point or KillPoint()
+
+    @reads
+    def due(self, session: Session) -> list[int]:
+        """Ids of the models whose trigger fires and that no update with a valid lease works on."""
+        at = now(session)
+        fresh = {
+            model_id: (count, oldest)
+            for model_id, count, oldest in session.execute(
+                select(Revision.model_id, func.count(), func.min(Revision.created_at))
+                .where(
+                    Revision.state == literal(RevisionState.QUEUED),
+                    Revision.judgements == 0,
+                    or_(Revision.not_before.is_(None), Revision.not_before <= at),
+                )
+                .group_by(Revision.model_id)
+            )
+        }
+        busy = set(
+            session.scalars(
+                select(Update.model_id).where(Update.state == literal(UpdateState.RUNNING), Update.lease_until >= at)
+            )
+        )
+        due = []
+        for model in session.scalars(select(Model).where(Model.pinned.is_(False)).order_by(Model.id)):
+            if model.id in busy:
+                continue
+            count, oldest = fresh.get(model.id, (0, at))
+            trigger = Recipe.model_validate(model.recipe).trigger
+            waited = (at - oldest).total_seconds()
+            fires = count >= trigger.samples or (count > 0 and waited >= trigger.seconds)
+            if model.run_requested or (fires and not model.paused):
+                due.append(model.id)
+        return due
+
+    @writes
+    def claim(
+        self, session: Session, model_id: int, *, worker: str, lease_seconds: float, limit: int, lane: Lane = Lane.SLOW
+    ) -> Claim | None:
+        """T1: begin an update over the next revisions; None when one runs or there is nothing to claim."""
+        model = lock_model(session, model_id)
+        at = now(session)
+        expire_updates(session, at, model_id)
+        running = select(Update.id).where(
+            Update.model_id == model_id, Update.lane == lane, Update.state == literal(UpdateState.RUNNING)
+        )
+        if model.pinned or session.scalar(running) is not None:
+            return None
+        model.run_requested = False
+        revisions = self._next(session, model_id, limit, at)
+        revisions = newest_only(session, revisions)
+        if not revisions:
+            return None
+        last = last_promotion(session, model_id)
+        begun = Update(
+            model_id=model_id,
+            kind=UpdateKind.LEARN,
+            lane=lane,
+            state=UpdateState.RUNNING,
+            worker=worker,
+            parent_id=last.version_id,
+            epoch=last.epoch,
+            revisions=len(revisions),
+            lease_until=at + timedelta(seconds=lease_seconds),
+            started_at=at,
+        )
+        session.add(begun)
+        session.flush()
+        for revision in revisions:
+            revision.state, revision.update_id = RevisionState.CLAIMED, begun.id
+        for ids in chunks([revision.sample_id for revision in revisions]):
+            session.execute(
+                update(Sample)
+                .where(Sample.id.in_(ids), Sample.state == SampleState.QUEUED)
+                .values(state=SampleState.CLAIMED, updated_at=at)
+            )
+        session.flush()
+        parent = session.get_one(Version, last.version_id)
+        return Claim(begun.id, model, parent, last.epoch, describe(session, model_id, revisions), worker)
+
+    @writes
+    def heartbeat(self, session: Session, update_id: int, lease_seconds: float) -> None:
+        """T2: extend the lease; `LeaseLost` when the update is no longer running."""
+        until = now(session) + timedelta(seconds=lease_seconds)
+        changed = session.execute(
+            update(Update)
+            .where(Update.id == update_id, Update.state == literal(UpdateState.RUNNING))
+            .values(lease_until=until)
+        )
+        if rows_changed(changed) != 1:
+            raise LeaseLost(update_id)
+
+    @writes
+    def commit(self, session: Session, claim: Claim, outcome: Outcome) -> Version:
+        """T3: record the version, the ledger, the verdict and, if promoted, the promotion, all or nothing.
+
+        The clock plays no part: a lapsed lease that nobody took over may still commit. Repeating a commit whose
+        answer was lost finds its own version.
+        """
+        model = lock_model(session, claim.model.id)
+        at = now(session)
+        finished = session.execute(
+            update(Update)
+            .where(
+                Update.id == claim.update_id,
+                Update.state == literal(UpdateState.RUNNING),
+                Update.worker == claim.worker,
+            )
+            .values(state=UpdateState.COMMITTED, finished_at=at)
+        )
+        if rows_changed(finished) != 1:
+            own = session.scalar(select(Version).where(Version.update_id == claim.update_id))
+            if own is not None and own.id == outcome.version_id:
+                return own
+            raise LeaseLost(claim.update_id)
+        last = last_promotion(session, model.id)
+        if last.epoch != claim.epoch or last.version_id != claim.parent.id:
+            raise StaleParent(claim.update_id, claim.epoch, last.epoch)
+        version = insert_version(session, model, claim, outcome, at)
+        self._kill_point("inside_commit")
+        revisions = {
+            revision.id: revision
+            for revision in session.scalars(
+                select(Revision).where(
+                    Revision.update_id == claim.update_id, Revision.state == literal(RevisionState.CLAIMED)
+                )
+            )
+        }
+        if revisions.keys() != {revision.id for revision in claim.revisions}:
+            raise LeaseLost(claim.update_id)
+        session.execute(
+            insert(LedgerEntry),
+            [
+                {
+                    "version_id": version.id,
+                    "revision_id": revision_id,
+                    "role": LedgerRole.HOLDOUT if revision_id in outcome.held_out else LedgerRole.LEARN,
+                }
+                for revision_id in revisions
+            ],
+        )
+        if outcome.verdict == Verdict.PROMOTED:
+            append_promotion(
+                session,
+                model_id=model.id,
+                epoch=last.epoch + 1,
+                version_id=version.id,
+                falls_back_to=last.version_id,
+                actor="worker",
+                reason=outcome.reason,
+                at=at,
+            )
+        judge_revisions(session, list(revisions.values()), version, outcome, at)
+        record(
+            session,
+            model_id=model.id,
+            kind=f"version.{outcome.verdict.value}",
+            actor="worker",
+            reason=outcome.reason,
+            at=at,
+            detail={"version": version.number, "update": claim.update_id, "revisions": len(revisions)},
+        )
+        session.flush()
+        return version
+
+    @writes
+    def fail(self, session: Session, update_id: int, error: str) -> None:
+        """T4: the update went wrong; its samples go back with back-off, and after five times aside."""
+        end_update(session, update_id, UpdateState.FAILED, error, now(session))
+
+    @writes
+    def release(self, session: Session, update_id: int, why: str) -> None:
+        """The worker stops by order: the samples go back at once, with no attempt counted."""
+        at = now(session)
+        model_id = session.scalar(select(Update.model_id).where(Update.id == update_id))
+        if model_id is None:
+            return
+        lock_model(session, model_id)
+        ended = session.execute(
+            update(Update)
+            .where(Update.id == update_id, Update.state == literal(UpdateState.RUNNING))
+            .values(state=UpdateState.CANCELLED, finished_at=at, error=why)
+        )
+        if rows_changed(ended) == 1:
+            release_claims(session, [update_id], at=at)
+
+    @writes
+    def expire(self, session: Session) -> int:
+        """T6: end updates whose lease lapsed, so that states are right with no worker alive; how many."""
+        return expire_updates(session, now(session))
+
+    def _next(self, session: Session, model_id: int, limit: int, at: datetime) -> list[Revision]:
+        """The next revisions that were tried equally often; fewer the more often they were in a crash."""
+        begun = session.scalar(select(func.count()).select_from(Update).where(Update.model_id == model_id)) or 0
+        patient = begun % PATIENCE == PATIENCE - 1
+        order = (Revision.attempts.desc() if patient else Revision.attempts, Revision.id)
+        ready = (
+            select(Revision)
+            .where(
+                Revision.model_id == model_id,
+                Revision.state == literal(RevisionState.QUEUED),
+                or_(Revision.not_before.is_(None), Revision.not_before <= at),
+            )
+            .order_by(*order)
+        )
+        first = session.scalars(ready.limit(1)).one_or_none()
+        if first is None:
+            return []
+        alike = ready.where(Revision.attempts == first.attempts).limit(ceil(limit / 2**first.attempts))
+        found = session.scalars(alike.with_for_update(skip_locked=True)).all()
+        sizes = payload_sizes(session, [revision.sample_id for revision in found])
+        taken: list[Revision] = []
+        total = 0
+        for revision in found:
+            total += sizes[revision.sample_id]
+            if taken and total > CLAIM_BYTES:
+                break
+            taken.append(revision)
+        return taken

@@ -1,0 +1,150 @@
+"""What an update's outcome means: the version's row, and what becomes of every revision of its batch.
+
+Steps inside the queue's commit (T3).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from app.storage.claims import Claim, Outcome
+from app.storage.promotions import chunks
+from app.storage.revisions import erase
+from app.storage.tables import (
+    Artifact,
+    FileState,
+    HoldoutScore,
+    LedgerRole,
+    Model,
+    Revision,
+    RevisionAction,
+    RevisionState,
+    Sample,
+    SampleState,
+    Verdict,
+    Version,
+)
+
+JUDGEMENTS = 3  # inconclusive verdicts on batches that held a revision, before it is set aside
+
+
+def insert_version(session: Session, model: Model, claim: Claim, outcome: Outcome, at: datetime) -> Version:
+    number = session.scalars(select(func.max(Version.number)).where(Version.model_id == model.id)).one()
+    version = Version(
+        id=outcome.version_id,
+        model_id=model.id,
+        number=number + 1,
+        parent_id=claim.parent.id,
+        update_id=claim.update_id,
+        spec=outcome.spec.to_json(),
+        recipe=claim.model.recipe,
+        recipe_number=claim.model.recipe_number,
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        metrics=outcome.metrics,
+        files=FileState.PRESENT,
+        kept=False,
+        created_at=at,
+    )
+    session.add(version)
+    session.flush()
+    for file in (outcome.weights, outcome.learner_state):
+        if file is not None:
+            session.add(Artifact(version_id=version.id, kind=file.kind, sha256=file.sha256, nbytes=file.nbytes))
+    for version_id, scores in outcome.scores.items():
+        _keep_scores(session, version_id, scores)
+    return version
+
+
+def _keep_scores(session: Session, version_id: str, scores: dict[str, int | None]) -> None:
+    for ids in chunks(scores):
+        there = set(
+            session.scalars(
+                select(HoldoutScore.sample_id).where(
+                    HoldoutScore.version_id == version_id, HoldoutScore.sample_id.in_(ids)
+                )
+            )
+        )
+        rows = [
+            {"version_id": version_id, "sample_id": sample_id, "label_id": scores[sample_id]}
+            for sample_id in ids
+            if sample_id not in there
+        ]
+        if rows:
+            session.execute(insert(HoldoutScore), rows)
+
+
+def judge_revisions(
+    session: Session, revisions: Sequence[Revision], version: Version, outcome: Outcome, at: datetime
+) -> None:
+    """Give every revision of the batch, and its sample, what the verdict means for it."""
+    for ids in chunks([revision.sample_id for revision in revisions]):
+        samples = {sample.id: sample for sample in session.scalars(select(Sample).where(Sample.id.in_(ids)))}
+        newest = dict(
+            session.execute(
+                select(Revision.sample_id, func.max(Revision.number))
+                .where(Revision.sample_id.in_(ids))
+                .group_by(Revision.sample_id)
+            ).all()
+        )
+        for revision in revisions:
+            sample = samples.get(revision.sample_id)
+            if sample is None:
+                continue
+            overtaken = revision.number < newest[sample.id]
+            revision.update_id = None
+            sample.updated_at = at
+            if outcome.verdict == Verdict.PROMOTED:
+                _learned(
+                    session, revision, sample, version, held_out=revision.id in outcome.held_out, overtaken=overtaken
+                )
+            elif outcome.verdict == Verdict.REJECTED:
+                revision.refusals += 1
+                _set_aside(revision, sample, f"refused with version {version.number}: {outcome.reason}", overtaken)
+            else:
+                revision.judgements += 1
+                if revision.judgements >= JUDGEMENTS:
+                    reason = f"no evidence after {revision.judgements} judgements, the last: {outcome.reason}"
+                    _set_aside(revision, sample, reason, overtaken)
+                else:
+                    _requeue(revision, sample, overtaken)
+    session.flush()
+
+
+def _learned(
+    session: Session, revision: Revision, sample: Sample, version: Version, *, held_out: bool, overtaken: bool
+) -> None:
+    revision.state, revision.last_error = RevisionState.LEARNED, None
+    sample.version_id = version.id
+    if revision.action == RevisionAction.REMOVE:
+        sample.in_line = False
+        if sample.state == SampleState.WITHDRAWN:
+            erase(session, [sample.id])
+        return
+    sample.side = LedgerRole.HOLDOUT if held_out else LedgerRole.LEARN
+    sample.in_line = True
+    if not overtaken:
+        sample.state = SampleState.HELD_OUT if held_out else SampleState.LEARNED
+        sample.reason = None
+    elif sample.state == SampleState.CLAIMED:
+        sample.state = SampleState.QUEUED  # its correction waits
+
+
+def _set_aside(revision: Revision, sample: Sample, reason: str, overtaken: bool) -> None:
+    revision.last_error = reason
+    if revision.action == RevisionAction.REMOVE:
+        revision.state = RevisionState.QUEUED  # a withdrawal is a fact; no verdict stops it
+        return
+    revision.state = RevisionState.SUPERSEDED if overtaken else RevisionState.QUARANTINED
+    if not overtaken:
+        sample.state, sample.reason = SampleState.QUARANTINED, reason
+    elif sample.state == SampleState.CLAIMED:
+        sample.state = SampleState.QUEUED
+
+
+def _requeue(revision: Revision, sample: Sample, overtaken: bool) -> None:
+    revision.state = RevisionState.SUPERSEDED if overtaken else RevisionState.QUEUED
+    if sample.state == SampleState.CLAIMED:
+        sample.state = SampleState.QUEUED

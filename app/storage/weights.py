@@ -1,0 +1,129 @@
+"""Weight files on the local disk: written durably, never overwritten, verified when read.
+
+Knows bytes, digests and paths; knows nothing of tensors or of the database. A file's path follows from its
+version's id and kind; base weights, which never change, are named by their digest.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from app.errors import Corrupt, MissingWeights, NotFound
+from app.storage.killpoint import KillPoint
+from app.storage.tables import Artifact, ArtifactKind
+
+_SUFFIX = {ArtifactKind.WEIGHTS: "safetensors", ArtifactKind.LEARNER_STATE: "learner.safetensors"}
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What was written: enough to verify it for ever."""
+
+    kind: ArtifactKind
+    sha256: str
+    nbytes: int
+
+
+class WeightStore:
+    """The folder of weight files. Safe for several processes: a name is written once, by rename."""
+
+    def __init__(self, root: Path, kill_point: KillPoint | None = None) -> None:
+        self._root = root
+        self._kill_point = kill_point or KillPoint()
+
+    def write(self, version_id: str, kind: ArtifactKind, data: bytes) -> WeightFile:
+        """Store `data` so that it survives a power cut once this returns."""
+        self._durable_write(self._path(version_id, kind), data)
+        return WeightFile(kind, hashlib.sha256(data).hexdigest(), len(data))
+
+    def read(self, version_id: str, artifact: Artifact) -> bytes:
+        """The verified bytes of an artifact; `MissingWeights` or `Corrupt` when they are not what was written."""
+        kind = ArtifactKind(artifact.kind)
+        what = f"the {kind.value.replace('_', ' ')} file of version id {version_id}"
+        return _verified(self._path(version_id, kind), what, artifact.sha256)
+
+    def delete(self, version_id: str) -> None:
+        """Let the files of a version go; those already gone are no error."""
+        for kind in ArtifactKind:
+            self.delete_artifact(version_id, kind)
+
+    def delete_artifact(self, version_id: str, kind: ArtifactKind) -> None:
+        self._path(version_id, kind).unlink(missing_ok=True)
+
+    def add_base(self, data: bytes) -> str:
+        """Store base weights; the answer, `sha256:…`, is their only name."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._base_path(digest)
+        if not path.exists():
+            self._durable_write(path, data)
+        return f"sha256:{digest}"
+
+    def read_base(self, digest: str) -> bytes:
+        """The verified bytes of base weights named `sha256:…`; `NotFound` when they were never added here."""
+        match = re.fullmatch(r"sha256:([0-9a-f]{64})", digest)
+        path = self._base_path(match[1]) if match else None
+        if match is None or path is None or not path.exists():
+            raise NotFound(f"There are no base weights {digest!r} here. `perennial weights add FILE` brings them in.")
+        return _verified(path, f"base weights {digest}", match[1])
+
+    def sweep(self, older_than_seconds: float, now_seconds: float, known: set[str]) -> int:
+        """Remove files of versions that have no row, once they are old; the number removed is the answer."""
+        removed = 0
+        for path in self._root.glob("??/*"):
+            version_id = path.name.lstrip(".").split(".")[0]
+            old = now_seconds - path.stat().st_mtime > older_than_seconds
+            if old and (version_id not in known or path.name.endswith(_PARTIAL)):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _path(self, version_id: str, kind: ArtifactKind) -> Path:
+        # The id is a UUID from our own database; the last two digits spread the files over folders.
+        if not re.fullmatch(r"[0-9a-f-]{36}", version_id):
+            raise Corrupt(f"version id {version_id!r}", "it is no UUID")
+        return self._root / version_id[-2:] / f"{version_id}.{_SUFFIX[kind]}"
+
+    def _base_path(self, digest: str) -> Path:
+        return self._root / "base" / f"{digest}.safetensors"
+
+    def _durable_write(self, path: Path, data: bytes) -> None:
+        """Write beside, fsync, rename, fsync the folder (and its parent, which may be new)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid4().hex}{_PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                half = len(data) // 2
+                file.write(data[:half])
+                self._kill_point("during_write")
+                file.write(data[half:])
+                file.flush()
+                os.fsync(file.fileno())
+            partial.chmod(0o640)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        _fsync_folder(path.parent)
+        _fsync_folder(path.parent.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _verified(path: Path, what: str, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingWeights(what) from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise Corrupt(what, f"its digest is {found[:12]}…, its record says {sha256[:12]}…")
+    return data

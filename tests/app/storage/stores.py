@@ -1,0 +1,94 @@
+"""All stores over one database, and the steps that most storage tests take."""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
+from app.storage.claims import Claim, Outcome
+from app.storage.database import Database
+from app.storage.intake import Accepted, Intake, NewSample
+from app.storage.line import LineReader
+from app.storage.migrate import upgrade
+from app.storage.queue import SampleQueue
+from app.storage.receipts import Receipts
+from app.storage.registry import Live, ModelRegistry
+from app.storage.tables import ArtifactKind, Model, Verdict, Version
+from app.storage.weights import WeightStore
+
+
+@dataclass
+class Stores:
+    """All stores over one database, and the few steps that most tests take."""
+
+    database: Database
+    registry: ModelRegistry
+    intake: Intake
+    receipts: Receipts
+    queue: SampleQueue
+    line: LineReader
+    weights: WeightStore
+
+    def create(self, **recipe: object) -> Live:
+        return self.registry.create(
+            NewModel(
+                name="digits",
+                input=FeaturesInput(size=4),
+                network=NetworkChoice(architecture="mlp"),
+                labels=("a", "b"),
+                recipe=Recipe.model_validate(recipe),
+            ),
+            "tester",
+        )
+
+    def post(self, model: Model, *items: NewSample) -> list[str]:
+        answers = self.intake.put(model, items, "tester")
+        assert all(isinstance(answer, Accepted) for answer in answers), answers
+        return [answer.id for answer in answers if isinstance(answer, Accepted)]
+
+    def claim(self, model: Model, lease_seconds: float = 60, worker: str = "w1") -> Claim:
+        claim = self.queue.claim(model.id, worker=worker, lease_seconds=lease_seconds, limit=1000)
+        assert claim is not None
+        return claim
+
+    def outcome(
+        self, claim: Claim, verdict: Verdict = Verdict.PROMOTED, held_out: frozenset[int] = frozenset()
+    ) -> Outcome:
+        version_id = str(uuid.uuid4())
+        return Outcome(
+            version_id=version_id,
+            spec=NetworkSpec.from_json(claim.parent.spec),
+            verdict=verdict,
+            reason="because",
+            metrics={},
+            weights=self.weights.write(version_id, ArtifactKind.WEIGHTS, b"weights of " + version_id.encode()),
+            held_out=held_out,
+        )
+
+    def learn(self, model: Model, verdict: Verdict = Verdict.PROMOTED) -> Version:
+        claim = self.claim(model)
+        return self.queue.commit(claim, self.outcome(claim, verdict))
+
+    def state(self, model: Model, sample_id: str) -> str:
+        return self.receipts.get(model, sample_id).sample.state
+
+
+def open_stores(url: str, folder: Path) -> Stores:
+    """Stores over a database that is migrated here and now."""
+    database = Database(url)
+    upgrade(database)
+    return Stores(
+        database,
+        ModelRegistry(database),
+        Intake(database),
+        Receipts(database),
+        SampleQueue(database),
+        LineReader(database),
+        WeightStore(folder / "weights"),
+    )
+
+
+def sample(number: int, label: str = "a", **fields: object) -> NewSample:
+    """A sample whose content is its number."""
+    return NewSample(content=f"content {number}".encode(), label=label, **fields)  # type: ignore[arg-type]
