@@ -1,0 +1,81 @@
+"""Every architecture by name, and how a spec becomes a network.
+
+A new architecture is one file and one row here. Called by server, worker and check alike; knows nothing of files:
+base weights come through a function.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+
+import torch
+
+from app.errors import InvalidNetwork
+from app.networks.backbone import Backbone
+from app.networks.base_weights import BaseWeights, load_base
+from app.networks.head import Head
+from app.networks.mlp import mlp
+from app.networks.network import Network
+from app.networks.small_cnn import small_cnn
+from app.networks.spec import NetworkSpec
+from app.networks.torchvision_classifier import NAMES, torchvision_classifier
+from app.networks.user_network import user_network
+from app.recipe import FeaturesInput, ImageInput
+
+CATALOG: dict[str, Callable[[NetworkSpec], Backbone]] = {
+    "mlp": mlp,
+    "small_cnn": small_cnn,
+    **{name: torchvision_classifier(name) for name in NAMES},
+}
+
+# torch's generator is one for the whole process, and so is what keeps two builds from drawing from it at once.
+_DRAWING = threading.Lock()
+
+
+def default_architecture(shape: ImageInput | FeaturesInput) -> str:
+    """Choose for a user who named none: what learns on two processor cores."""
+    if isinstance(shape, FeaturesInput):
+        return "mlp"
+    return "small_cnn" if shape.size <= 64 else "mobilenet_v3_small"
+
+
+def build(spec: NetworkSpec, builders: Mapping[str, str], base_weights: BaseWeights | None = None) -> Network:
+    """Make the network of a spec as it is before any learning, in eval mode: the same for the same spec.
+
+    `builders` are the user's own, name → "module:function". `base_weights` is asked for "sha256:<hex>" or
+    "imagenet:<architecture>" when the spec names weights; without it that is an error. Torch's global random
+    state is left as it was. Raises InvalidNetwork, and what `base_weights` raises.
+    """
+    base = None
+    if spec.weights is not None:
+        if base_weights is None:
+            raise InvalidNetwork(f"The weights {spec.weights!r} cannot be read here: nothing was given to read them.")
+        source = f"imagenet:{spec.architecture}" if spec.weights == "imagenet" else spec.weights
+        base = base_weights(source)
+    backbone = _backbone(spec, builders)
+    if base is not None:
+        load_base(backbone, base, str(spec.weights))
+    return _network(spec, backbone)
+
+
+def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Network:
+    """Make the network of a spec without reading base weights, for `load_weights` to fill with a version's own."""
+    return _network(spec, _backbone(spec, builders))
+
+
+def _network(spec: NetworkSpec, backbone: Backbone) -> Network:
+    return Network(spec, backbone.module, Head(backbone.width, spec.labels, spec.seed), backbone.width).eval()
+
+
+def _backbone(spec: NetworkSpec, builders: Mapping[str, str]) -> Backbone:
+    if spec.architecture in builders:
+        construct = user_network(builders[spec.architecture])
+    elif spec.architecture in CATALOG:
+        construct = CATALOG[spec.architecture]
+    else:
+        raise InvalidNetwork(
+            f"There is no architecture {spec.architecture!r}. Choose one of {', '.join([*builders, *CATALOG])}; "
+            "the setting PERENNIAL_BUILDERS adds your own."
+        )
+    with _DRAWING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(spec.seed)
+        return construct(spec)

@@ -1,0 +1,60 @@
+"""Vectors of numbers: their payload form and how they become tensors.
+
+The payload is float64, little-endian, without a header. Scales stay as they came: `Standardize` learns them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.errors import InvalidItem
+from app.recipe import FeaturesInput
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def features_content(values: Sequence[float]) -> bytes:
+    """Give the payload of a vector; InvalidItem if one of its entries is no number."""
+    try:
+        return np.asarray(values, dtype="<f8").reshape(len(values)).tobytes()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidItem("not_numbers", "Expected a flat list of numbers, such as [5.1, 3.5, 1.4].") from error
+
+
+class FeaturesPreprocessor:
+    def __init__(self, shape: FeaturesInput) -> None:
+        self._size = shape.size
+
+    def check(self, content: bytes) -> None:
+        self.decode(content)
+
+    def decode(self, content: bytes) -> Tensor:
+        """Give (size,) float32 on its raw scale. Codes: wrong_size, not_finite, out_of_range."""
+        if len(content) != 8 * self._size:
+            raise InvalidItem(
+                "wrong_size",
+                f"Expected {self._size} numbers, got {len(content) / 8:g}. "
+                "Send one number for each feature, in the order the model was taught.",
+            )
+        values = np.frombuffer(content, dtype="<f8")
+        usable = np.isfinite(values)
+        if not usable.all():
+            at = int(np.argmin(usable))
+            raise InvalidItem(
+                "not_finite",
+                f"Number {at} (counting from 0) is {values[at]}; expected finite numbers. "
+                "Fill missing values with a number of your choice before sending.",
+            )
+        small = np.abs(values) <= _LARGEST
+        if not small.all():
+            at = int(np.argmin(small))
+            raise InvalidItem(
+                "out_of_range", f"Number {at} (counting from 0) is {values[at]:g}; expected at most ±{_LARGEST:g}."
+            )
+        return torch.from_numpy(values.astype(np.float32))  # (size,)
+
+    def batch(self, items: Sequence[Tensor]) -> Tensor:
+        """Stack to (batch, size) float32, still on raw scales."""
+        return torch.stack(list(items)) if items else torch.empty(0, self._size)

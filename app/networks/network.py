@@ -1,0 +1,42 @@
+"""A network as everyone here holds it: a backbone that makes features, a head that scores label ids, and its spec.
+
+Built by `catalog.build`, grown by `growth.grow`. Knows nothing of files, SQL or how it is trained.
+"""
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from app.networks.head import Head
+from app.networks.spec import NetworkSpec
+
+
+class Network(nn.Module):
+    """Maps (batch, channels, size, size) or (batch, size), float32, to (batch, labels).
+
+    Column i scores `spec.labels[i]`. Labels stand in the order in which they came, never sorted by id or name:
+    nothing that comes later moves a column.
+    """
+
+    def __init__(self, spec: NetworkSpec, backbone: nn.Module, head: Head, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.head = head
+        self.width = width
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Map a normalised batch to its features, (batch, width)."""
+        features: Tensor = self.backbone(inputs)
+        return features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(inputs))
+        return logits  # (batch, labels)
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """List the layers that keep running statistics of their batches.
+
+    Small or one-sided batches wreck such statistics, so whoever trains keeps these in `eval()`.
+    """
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -1,0 +1,86 @@
+"""Weights as bytes and back: safetensors only, and nothing is believed before it is checked.
+
+Knows nothing of files; the weight store keeps the bytes and their digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from app.errors import Corrupt
+from app.networks.network import Network
+
+MAX_HEADER_BYTES = 1 << 20
+_WHAT = "A weight file"
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Give the tensors as safetensors bytes, the same for the same tensors; their device is not kept."""
+    return safetensors.torch.save(
+        {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())}
+    )
+
+
+def from_bytes(data: bytes) -> dict[str, Tensor]:
+    """Read safetensors bytes; Corrupt if the header is oversized, names a key twice or does not fit the data."""
+    if len(data) < 8:
+        raise Corrupt(_WHAT, "it is shorter than its header")
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise Corrupt(_WHAT, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES} are allowed")
+    try:
+        json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError, TypeError) as error:
+        raise Corrupt(_WHAT, f"its header cannot be read ({error})") from error
+
+
+def load_weights(network: Network, data: bytes) -> None:
+    """Put saved weights into the network; on Corrupt the network is as it was.
+
+    Keys, shapes and dtypes must be exactly the network's own, and every number finite.
+    """
+    tensors = from_bytes(data)
+    own = network.state_dict()
+    missing, foreign = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or foreign:
+        raise Corrupt(_WHAT, f"it does not fit the network: missing {listed(missing)}, not expected {listed(foreign)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+            raise Corrupt(
+                _WHAT,
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"the network has {own[name].dtype} {tuple(own[name].shape)}",
+            )
+        if not torch.isfinite(tensor).all():
+            raise Corrupt(_WHAT, f"{name} holds a number that is not finite")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def backbone_digest(network: Network) -> str:
+    """Give the sha256 over the backbone's names, shapes, dtypes and values: equal if and only if features are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.backbone.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    """Name them in one line, at most so many."""
+    rest = len(names) - most
+    return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
