@@ -13,14 +13,18 @@ from app.errors import InvalidItem
 from app.recipe import FeaturesInput
 
 _LARGEST = float(np.finfo(np.float32).max)
+_NOT_NUMBERS = "Expected a flat list of numbers, such as [5.1, 3.5, 1.4]."
 
 
 def features_content(values: Sequence[float]) -> bytes:
     """Give the payload of a vector; InvalidItem if one of its entries is no number."""
     try:
-        return np.asarray(values, dtype="<f8").reshape(len(values)).tobytes()
+        vector = np.asarray(values, dtype="<f8")
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidItem("not_numbers", "Expected a flat list of numbers, such as [5.1, 3.5, 1.4].") from error
+        raise InvalidItem("not_numbers", _NOT_NUMBERS) from error
+    if vector.ndim != 1:
+        raise InvalidItem("not_numbers", _NOT_NUMBERS)
+    return vector.tobytes()
 
 
 class FeaturesPreprocessor:
@@ -57,4 +61,4 @@ class FeaturesPreprocessor:
 
     def batch(self, items: Sequence[Tensor]) -> Tensor:
         """Stack to (batch, size) float32, still on raw scales."""
-        return torch.stack(list(items)) if items else torch.empty(0, self._size)
+        return torch.stack(list(items)) if len(items) else torch.empty(0, self._size)

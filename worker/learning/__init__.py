@@ -1,0 +1,1 @@
+"""How a network gets better: modules and tensors in, modules and tensors out. Nothing here knows the product."""

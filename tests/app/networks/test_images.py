@@ -1,0 +1,214 @@
+"""Pictures of every form become the same tensors, and what cannot be one is refused with a stable code."""
+
+import random
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.errors import InvalidItem
+from app.networks.images import MAX_PIXELS, ImagePreprocessor
+from app.recipe import ImageInput
+
+COLOUR = ImagePreprocessor(ImageInput(size=16, channels=3), pretrained=False)
+GREY = ImagePreprocessor(ImageInput(size=16, channels=1), pretrained=False)
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def picture(width: int = 24, height: int = 16) -> Image.Image:
+    """A smooth picture whose four corners differ."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 255 / (width - 1), y * 255 / (height - 1), (x + y) * 255 / (width + height - 2)]
+    return Image.fromarray(np.stack(planes, -1).astype(np.uint8))
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, format=form, **options)
+    return file.getvalue()
+
+
+def code(content: bytes, preprocessor: ImagePreprocessor = COLOUR) -> str:
+    with pytest.raises(InvalidItem) as caught:
+        preprocessor.check(content)
+    with pytest.raises(InvalidItem):
+        preprocessor.decode(content)
+    return caught.value.code
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, raw: bytes, *, depth: int = 8, colour: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(raw, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def near(one: torch.Tensor, other: torch.Tensor, most: float) -> bool:
+    return float((one.float() - other.float()).abs().mean()) <= most
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK", "LA"])
+def test_every_form_and_mode_decodes_to_the_same_picture(form: str, mode: str) -> None:
+    image = picture().convert(mode)
+    if (form, mode) in {("JPEG", "RGBA"), ("JPEG", "LA"), ("JPEG", "P"), ("PNG", "CMYK"), ("WEBP", "CMYK")}:
+        pytest.skip(f"{form} has no {mode}")
+    options = {"quality": 95} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    content = encoded(image, form, **options)
+
+    for preprocessor, target in ((COLOUR, "RGB"), (GREY, "L")):
+        preprocessor.check(content)
+        item = preprocessor.decode(content)
+        expected = torch.from_numpy(
+            np.array(image.convert("RGB").convert(target).resize((16, 16), Image.Resampling.BILINEAR))
+        )
+        expected = expected.permute(2, 0, 1) if target == "RGB" else expected[None]
+        assert item.shape == expected.shape
+        assert item.dtype == torch.uint8
+        assert item.is_contiguous()
+        assert near(item, expected, 4)
+
+
+def test_sixteen_bits_a_channel_are_scaled_and_not_cut() -> None:
+    values = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
+    content = encoded(Image.fromarray(values))
+    expected = torch.from_numpy(np.rint(values / 257).astype(np.uint8))
+
+    assert near(GREY.decode(content)[0], expected, 0.01)
+    assert near(COLOUR.decode(content)[2], expected, 0.01)
+
+
+def test_transparent_ground_is_white() -> None:
+    drawing = np.zeros((16, 16, 4), np.uint8)
+    drawing[4:12, 4:12, 3] = 255  # black on nothing
+    for form in ("PNG", "WEBP"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        for image in (Image.fromarray(drawing), Image.fromarray(drawing).convert("LA")):
+            for preprocessor in (COLOUR, GREY):
+                item = preprocessor.decode(encoded(image, form, **options))
+                assert item[:, 0, 0].eq(255).all()
+                assert item[:, 8, 8].eq(0).all()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_stand_upright_by_their_exif(form: str, orientation: int) -> None:
+    turns = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}
+    upright = picture(32, 16)
+    stored = upright
+    for turn in turns.get(orientation, []):
+        stored = stored.transpose(Image.Transpose(turn))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
+    content = encoded(stored, form, exif=exif, **options)
+
+    plain = COLOUR.decode(encoded(upright))
+
+    assert near(COLOUR.decode(content), plain, 4)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_is_no_reason_to_refuse() -> None:
+    for form in FORMATS:
+        COLOUR.check(encoded(picture(), form, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff broken"))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_cut_anywhere_is_truncated(form: str) -> None:
+    content = encoded(picture(), form)
+    for cut in (1, 2, 4, 8, 11, 12, 13, 16, 20, 40, len(content) // 2, len(content) - 16):
+        assert code(content[:-cut]) == "truncated_image"
+
+
+@pytest.mark.parametrize("content", [b"GIF89a" + b"\0" * 50, b"hello", b"<svg/>", b"\0", encoded(picture(), "BMP")])
+def test_other_files_are_no_images(content: bytes) -> None:
+    assert code(content) == "not_an_image"
+
+
+def test_no_bytes_are_empty() -> None:
+    assert code(b"") == "empty"
+
+
+@pytest.mark.parametrize("side", [5001, 10_000, 20_000, 2**31 - 1])
+def test_bombs_are_refused_by_their_header_alone(side: int) -> None:
+    bomb = png(side, side, b"\0" * 100)
+    assert len(bomb) < 200
+    assert code(bomb) == "image_too_large"
+
+
+def test_a_header_that_claims_more_pixels_than_come_is_truncated() -> None:
+    assert code(png(4000, 4000, b"\0" * 100)) == "truncated_image"
+
+
+def test_a_picture_at_the_limit_is_taken() -> None:
+    side = int(MAX_PIXELS**0.5)
+    GREY.check(png(side, side, b"\0" * (side * (side // 8 + 1)), depth=1))
+
+
+def test_a_text_chunk_bomb_is_refused_or_left_unread() -> None:
+    text = chunk(b"zTXt", b"note\0\0" + zlib.compress(b"a" * (1 << 26), 9))
+    whole = encoded(picture())
+    try:
+        COLOUR.check(whole[:33] + text + whole[33:])
+    except InvalidItem as error:
+        assert error.code == "truncated_image"
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    content = encoded(picture(), "JPEG", progressive=True)
+    scan = content.index(b"\xff\xda")
+    assert code(content[:scan] + content[scan:-2] * 200 + content[-2:]) == "image_too_large"
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_moving_pictures_are_refused(form: str) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
+    assert code(encoded(frames[0], form, save_all=True, append_images=frames[1:])) == "animated_image"
+
+
+def test_a_photo_with_a_second_picture_inside_is_the_photo() -> None:
+    content = encoded(picture(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert near(COLOUR.decode(content), COLOUR.decode(encoded(picture())), 8)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_damaged_bytes_never_raise_anything_else(form: str) -> None:
+    chance = random.Random(4)
+    content = encoded(picture(), form)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(chance.randint(1, 6)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        try:
+            COLOUR.check(bytes(damaged))
+        except InvalidItem:
+            continue
+        assert COLOUR.decode(bytes(damaged)).shape == (3, 16, 16)
+
+
+def test_extreme_proportions_are_squeezed_to_the_square() -> None:
+    for size in ((1, 1), (3000, 1), (1, 3000)):
+        assert COLOUR.decode(encoded(Image.new("RGB", size, "red")))[:, 3, 3].tolist() == [255, 0, 0]
+
+
+def test_normalisation_is_imagenet_s_only_for_pretrained_weights() -> None:
+    white = torch.full((3, 4, 4), 255, dtype=torch.uint8)
+    shape = ImageInput(size=4, channels=3)
+
+    plain = ImagePreprocessor(shape, pretrained=False).batch([white, white * 0])
+    imagenet = ImagePreprocessor(shape, pretrained=True).batch([white])
+
+    assert plain.shape == (2, 3, 4, 4)
+    assert plain.dtype == torch.float32
+    torch.testing.assert_close(plain[:, 0, 0, 0], torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(imagenet[0, :, 0, 0], torch.tensor([2.2489, 2.4286, 2.6400]), atol=1e-3, rtol=0)
+    assert COLOUR.batch([]).shape == (0, 3, 16, 16)

@@ -1,0 +1,13 @@
+from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput, ImageInput
+
+
+def test_a_spec_survives_json() -> None:
+    for shape in (FeaturesInput(size=3), ImageInput(size=28, channels=1)):
+        spec = NetworkSpec("small_cnn", shape, (4, 1), weights="imagenet", seed=7)
+        assert NetworkSpec.from_json(spec.to_json()) == spec
+
+
+def test_growth_appends_in_the_order_of_arrival_and_skips_what_is_there() -> None:
+    spec = NetworkSpec("mlp", FeaturesInput(size=3), (4, 1))
+    assert spec.grown((9, 1, 0, 9)).labels == (4, 1, 9, 0)

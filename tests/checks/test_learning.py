@@ -1,0 +1,333 @@
+"""What every optimizer and penalty of the catalogs must satisfy, and what the learner promises with any of them."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from worker.learning.failure import LearningFailed, LearningStopped
+from worker.learning.learner import Learner
+from worker.learning.normalization import LEAST_BATCH
+from worker.learning.optimizers import OPTIMIZERS, OptimizerSettings, export_state, import_state, make_optimizer
+from worker.learning.penalties import PENALTIES, PenaltySettings, Step
+from worker.learning.samples import Samples
+from worker.learning.settings import LearnerSettings
+
+INPUTS, WIDTH = 6, 8
+
+EACH = pytest.mark.parametrize(("optimizer", "penalty"), list(itertools.product(OPTIMIZERS, PENALTIES)))
+
+
+class Small(nn.Module):
+    """A backbone with BatchNorm and dropout, and a head; images of one channel where asked for."""
+
+    def __init__(self, rows: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(0.2))
+        self.head = nn.Linear(WIDTH, rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
+
+
+def network(rows: int = 3, seed: int = 0) -> Small:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Small(rows).eval()
+
+
+def grown(parent: Small, rows: int) -> Small:
+    """The same network with rows added at the end."""
+    result = network(rows, seed=1)
+    result.backbone.load_state_dict(parent.backbone.state_dict())
+    with torch.no_grad():
+        old = parent.head.out_features
+        result.head.weight[:old] = parent.head.weight
+        result.head.bias[:old] = parent.head.bias
+    return result
+
+
+def samples(count: int, rows: int = 3, seed: int = 0) -> Samples:
+    """Blobs: the class shifts one input."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % max(rows, 1)
+    items = torch.randn(count, INPUTS, generator=generator)
+    items[torch.arange(count), targets] += 3
+    return Samples(list(items), targets, torch.rand(count, generator=generator, dtype=torch.float64))
+
+
+def settings(optimizer: str, penalty: str, **changes: object) -> LearnerSettings:
+    plain = LearnerSettings(
+        optimizer=OptimizerSettings(optimizer, lr=0.01),
+        penalties=(PenaltySettings(penalty, strength=0.1),),
+        batch_size=16,
+        passes=4,
+        steps_per_pass=3,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(states[0][key], states[1][key]) for key in states[0]
+    )
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_penalty_is_zero_at_its_anchor_and_never_negative(penalty: str) -> None:
+    anchor = network()
+    moved = copy.deepcopy(anchor)
+    penalise = PENALTIES[penalty](moved, anchor, PenaltySettings(penalty, strength=2.0))
+    x = torch.randn(4, INPUTS)
+    step = Step(x, torch.zeros(4, dtype=torch.int64), moved(x))
+    assert penalise(step).item() == 0.0
+    penalise(step).backward()  # type: ignore[no-untyped-call]
+    assert all(bool(p.grad.isfinite().all()) for p in moved.parameters() if p.grad is not None)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in moved.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        assert penalise(Step(x, step.targets, moved(x))).item() > 0.0
+
+
+def test_l2_sp_is_half_the_strength_times_the_squared_distance_over_the_old_slice() -> None:
+    anchor = network(rows=2)
+    larger = grown(anchor, rows=4)
+    penalise = PENALTIES["l2_sp"](larger, anchor, PenaltySettings(strength=3.0))
+    with torch.no_grad():
+        larger.head.weight[2:] += 100.0  # rows that growth added are free
+        larger.head.bias[2:] += 100.0
+        larger.head.weight[0, 0] += 2.0
+        larger.get_parameter("backbone.0.bias")[1] += 1.0
+    x = torch.zeros(1, INPUTS)
+    value = penalise(Step(x, torch.zeros(1, dtype=torch.int64), larger(x)))
+    assert value.item() == pytest.approx(3.0 / 2 * (4.0 + 1.0), rel=1e-5)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert larger.head.weight.grad is not None
+    assert not larger.head.weight.grad[2:].any()
+
+
+@EACH
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(optimizer: str, penalty: str) -> None:
+    learner = Learner(settings(optimizer, penalty))
+    runs = [learner.learn(network(), new=samples(40), memory=samples(30, seed=5)) for _ in range(2)]
+    assert same(runs[0].network, runs[1].network)
+    assert runs[0].record.fold_losses == runs[1].record.fold_losses
+    other = Learner(settings(optimizer, penalty, seed=1)).learn(network(), new=samples(40), memory=samples(30, seed=5))
+    assert not same(runs[0].network, other.network)
+
+
+@EACH
+def test_learning_leaves_its_inputs_and_the_random_numbers_of_others_unchanged(optimizer: str, penalty: str) -> None:
+    parent, larger = network(), grown(network(), 4)
+    before = copy.deepcopy(parent), copy.deepcopy(larger)
+    new, memory = samples(20, rows=4), samples(30)
+    items = [item.clone() for item in new.items]
+    first = Learner(settings(optimizer, penalty)).learn(network(), new=samples(20))
+    state = {key: value.clone() for key, value in first.state.items()}
+    random = torch.get_rng_state()
+    Learner(settings(optimizer, penalty)).learn(larger, new=new, memory=memory, parent=parent, state=first.state)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert same(parent, before[0])
+    assert same(larger, before[1])
+    assert all(p.grad is None for p in [*parent.parameters(), *larger.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(items, new.items, strict=True))
+    assert all(torch.equal(value, first.state[key]) for key, value in state.items())
+
+
+@EACH
+def test_learning_learns(optimizer: str, penalty: str) -> None:
+    learned = Learner(settings(optimizer, penalty, passes=30)).learn(network(), new=samples(60))
+    test = samples(300, seed=9)
+    with torch.inference_mode():
+        accuracy = (learned.network(torch.stack(list(test.items))).argmax(1) == test.targets).float().mean()
+    assert float(accuracy) > 0.8
+    assert learned.record.fold_accuracy is not None
+    assert learned.record.majority_accuracy is not None
+    assert learned.record.fold_accuracy > learned.record.majority_accuracy
+
+
+def take_steps(net: Small, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    for _ in range(count):
+        optimizer.zero_grad()
+        net(torch.randn(8, INPUTS)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_saved_and_resumed_optimizer_takes_the_same_next_step(kind: str) -> None:
+    config = OptimizerSettings(kind, lr=0.01, weight_decay=0.01)
+    net = network()
+    named = dict(net.named_parameters())
+    optimizer = make_optimizer(named, config)
+    take_steps(net, optimizer, 3, seed=0)
+    twin = copy.deepcopy(net)
+    resumed = make_optimizer(dict(twin.named_parameters()), config)
+    state = load(save(export_state(optimizer, named, config)))
+    assert import_state(resumed, dict(twin.named_parameters()), config, state)
+    take_steps(net, optimizer, 2, seed=1)
+    take_steps(twin, resumed, 2, seed=1)
+    assert same(net, twin)
+
+
+@EACH
+def test_learning_carried_on_from_saved_state_equals_learning_carried_on_in_memory(
+    optimizer: str, penalty: str
+) -> None:
+    learner = Learner(settings(optimizer, penalty))
+    first = learner.learn(network(), new=samples(40))
+    reloaded = network(seed=3)
+    reloaded.load_state_dict(load(save(first.network.state_dict())))
+    plain = learner.learn(first.network, new=samples(40, seed=2), state=first.state)
+    saved = learner.learn(reloaded, new=samples(40, seed=2), state=load(save(first.state)))
+    fresh = learner.learn(first.network, new=samples(40, seed=2))
+    assert same(plain.network, saved.network)
+    assert plain.record.resumed
+    assert not same(plain.network, fresh.network)  # the state mattered
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_optimizer_state_grows_with_the_head_and_starts_at_zero_there(kind: str) -> None:
+    config = OptimizerSettings(kind)
+    net = network(rows=2)
+    named = dict(net.named_parameters())
+    optimizer = make_optimizer(named, config)
+    take_steps(net, optimizer, 2, seed=0)
+    larger = dict(grown(net, rows=5).named_parameters())
+    resumed = make_optimizer(larger, config)
+    assert import_state(resumed, larger, config, export_state(optimizer, named, config))
+    for name in ("head.weight", "head.bias", "backbone.0.weight"):
+        old, new = optimizer.state[named[name]], resumed.state[larger[name]]
+        assert old.keys() == new.keys()
+        for slot, value in old.items():
+            if value.dim() == 0:
+                assert torch.equal(new[slot], value)
+            else:
+                assert torch.equal(new[slot][: len(value)], value)
+                assert not new[slot][len(value) :].any()
+    take_steps(grown(net, rows=5), resumed, 1, seed=0)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_state_of_another_kind_or_of_no_known_form_is_left_aside(kind: str) -> None:
+    net = network()
+    named = dict(net.named_parameters())
+    other = OptimizerSettings(next(name for name in OPTIMIZERS if name != kind))
+    optimizer = make_optimizer(named, OptimizerSettings(kind))
+    assert not import_state(optimizer, named, OptimizerSettings(kind), export_state(optimizer, named, other))
+    assert not import_state(optimizer, named, OptimizerSettings(kind), {"about": torch.tensor([1], dtype=torch.uint8)})
+    assert not import_state(optimizer, named, OptimizerSettings(kind), {})
+    assert not optimizer.state
+
+
+@EACH
+def test_a_class_that_came_later_is_learned_and_the_others_stay(optimizer: str, penalty: str) -> None:
+    config = settings(optimizer, penalty, passes=30)
+    first = Learner(config).learn(network(rows=2), new=samples(60, rows=2))
+    assert isinstance(first.network, Small)
+    every = samples(90, rows=3, seed=4)
+    inside = [i for i in range(90) if int(every.targets[i]) == 2]
+    new = Samples([every.items[i] for i in inside], every.targets[inside], every.keys[inside])
+    second = Learner(config).learn(
+        grown(first.network, 3), new=new, memory=samples(60, rows=2), parent=first.network, state=first.state
+    )
+    test = samples(300, seed=9)
+    with torch.inference_mode():
+        right = second.network(torch.stack(list(test.items))).argmax(1) == test.targets
+    for target in range(3):
+        assert float(right[test.targets == target].float().mean()) > 0.6
+
+
+@EACH
+def test_a_claim_of_one_sample_and_batches_of_one_work(optimizer: str, penalty: str) -> None:
+    for batch_size in (1, 16):
+        config = settings(optimizer, penalty, batch_size=batch_size, batch_statistics=True)
+        alone = Learner(config).learn(network(), new=samples(1))
+        assert alone.record.fold_accuracy is None
+        Learner(config).learn(network(), new=samples(1), memory=samples(20), state=alone.state)
+        nothing = Learner(config).learn(network(), new=Samples.none(), memory=samples(20))
+        assert nothing.record.steps > 0
+
+
+def test_with_nothing_to_learn_from_the_weights_stay() -> None:
+    learned = Learner(LearnerSettings()).learn(network(), new=Samples.none())
+    assert learned.record.steps == 0
+    assert same(learned.network, network())
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "count", "move"), [(False, 60, False), (True, LEAST_BATCH - 4, False), (True, 60, True)]
+)
+def test_batch_norm_statistics_move_only_when_allowed_and_with_large_batches(
+    allowed: bool, count: int, move: bool
+) -> None:
+    config = LearnerSettings(batch_statistics=allowed, passes=3)
+    learned = Learner(config).learn(network(), new=samples(count)).network.state_dict()
+    before = network().state_dict()
+    for name in STATISTICS:
+        assert torch.equal(learned[f"backbone.1.{name}"], before[f"backbone.1.{name}"]) is not move
+
+
+def test_the_head_alone_learns_while_the_backbone_stays_to_the_bit() -> None:
+    learned = Learner(LearnerSettings(trainable="head", batch_statistics=True)).learn(network(), new=samples(60))
+    assert isinstance(learned.network, Small)
+    assert same(learned.network.backbone, network().backbone)
+    assert not same(learned.network.head, network().head)
+    assert {key.split("/")[1] for key in learned.state if "/" in key} == {"weight", "bias"}
+    with pytest.raises(LearningFailed, match="backbone"):
+        Learner(LearnerSettings(trainable="head")).learn(nn.Linear(INPUTS, 3), new=samples(20))
+
+
+def test_any_module_that_scores_rows_can_learn() -> None:
+    learned = Learner(LearnerSettings()).learn(nn.Linear(INPUTS, 3), new=samples(60))
+    assert learned.record.best_pass > 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_end_in_one_clear_error(bad: float) -> None:
+    new = samples(20)
+    poisoned = Samples([*new.items[:-1], torch.full((INPUTS,), bad)], new.targets, new.keys)
+    with pytest.raises(LearningFailed, match=r"learning rate"):
+        Learner(LearnerSettings()).learn(network(), new=poisoned)
+
+
+def test_an_extreme_learning_rate_never_leaves_numbers_that_are_not_finite() -> None:
+    config = LearnerSettings(optimizer=OptimizerSettings("sgd", lr=1e30))
+    with pytest.raises(LearningFailed, match="learning rate"):
+        Learner(config).learn(network(), new=samples(40))
+
+
+def test_one_sample_has_bounded_influence() -> None:
+    new = samples(40)
+    config = LearnerSettings(optimizer=OptimizerSettings("sgd", lr=0.1, momentum=0.0), penalties=(), clip_norm=0.5)
+    config = replace(config, passes=1, steps_per_pass=1, batch_size=64, fold=0.0)
+    outlier = Samples([*new.items[:-1], torch.full((INPUTS,), 1e6)], new.targets, new.keys)
+    before, after = network(), Learner(config).learn(network(), new=outlier).network
+    moves = [(a - b).detach() for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+    assert float(torch.stack([move.norm() for move in moves]).norm()) <= 0.1 * 0.5 * 1.001
+
+
+def test_it_stops_between_two_steps_when_told_to() -> None:
+    calls: Iterator[int] = itertools.count()
+    stop: Callable[[], bool] = lambda: next(calls) >= 5  # noqa: E731 - a name for the type
+    with pytest.raises(LearningStopped):
+        Learner(LearnerSettings()).learn(network(), new=samples(40), should_stop=stop)
+    assert next(calls) == 6
+
+
+@pytest.mark.parametrize("field", ["optimizer", "penalties"])
+def test_a_name_that_no_catalog_has_is_refused_with_those_it_has(field: str) -> None:
+    odd = {"optimizer": OptimizerSettings("lion"), "penalties": (PenaltySettings("hope"),)}[field]
+    with pytest.raises(LearningFailed, match="choose one of"):
+        Learner(replace(LearnerSettings(), **{field: odd})).learn(network(), new=samples(8))  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+"""One run of the learner, from the first step to the weights that are kept.
+
+Called by the learner. Holds what changes from step to step: the module, its optimizer, the best weights so far.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worker.learning.failure import LearningFailed, LearningStopped
+from worker.learning.fold import early_stopping_fold
+from worker.learning.normalization import set_training
+from worker.learning.optimizers import State, export_state, import_state, make_optimizer
+from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings, Step
+from worker.learning.record import LearningRecord
+from worker.learning.rehearsal import Rehearsal
+from worker.learning.samples import Samples, chunks
+from worker.learning.settings import LearnerSettings
+
+_EVALUATION_BATCH = 256
+_LEAST_GAIN = 1e-4  # of the fold's loss; less is noise
+_SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as the remembered ones
+
+
+class Course:
+    """One run of the learner: what changes from step to step."""
+
+    def __init__(
+        self,
+        *,
+        settings: LearnerSettings,
+        device: torch.device,
+        module: nn.Module,
+        anchor: nn.Module,
+        pool: Samples,
+        new: int,
+        state: State | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.settings, self.device, self.module, self.pool, self.new = settings, device, module, pool, new
+        self.should_stop = should_stop
+        self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        if not self.named:
+            raise LearningFailed("The network has no weights that may learn.")
+        self.optimizer = make_optimizer(self.named, settings.optimizer)
+        self.resumed = state is not None and import_state(self.optimizer, self.named, settings.optimizer, state)
+        self.penalties = [_penalty(module, anchor, penalty) for penalty in settings.penalties]
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.fold = early_stopping_fold(pool.targets, pool.keys, settings.fold)
+        inside = set(self.fold)
+        self.fresh = [index for index in range(new) if index not in inside]
+        remembered = [index for index in range(new, len(pool)) if index not in inside]
+        self.rehearsal = Rehearsal(remembered, pool.targets, self.generator)
+        self.fold_new = [index for index in self.fold if index < new]
+        self.steps = 0
+
+    def run(self) -> LearningRecord:
+        """Pass after pass until the fold's loss no longer falls; leave the best weights in the module.
+
+        The fold chooses among passes, the first one included whatever it says: whether learning helped at all is the
+        gate's question, and a fold of five samples would too often answer no (digits taught 32 at a time: +1 point).
+        """
+        score, accuracy_before = self._judge()
+        accuracy, best_pass, best = accuracy_before, 0, self._snapshot()
+        fold_losses, train_losses = [score] if self.fold else [], []
+        for number in range(1, self.settings.passes + 1 if self._steps_in_a_pass() else 1):
+            train_losses.append(self._pass(self._batches()))
+            if not self.fold:
+                best_pass = number
+                continue
+            loss, now = self._judge()
+            fold_losses.append(loss)
+            if number == 1 or loss < score - _LEAST_GAIN:
+                score, accuracy, best_pass, best = loss, now, number, self._snapshot()
+            elif number - best_pass >= self.settings.patience:
+                break
+        if self.fold:
+            self._restore(best)
+        fold_learned = best_pass > 0 and self._learn_the_fold(score, best)
+        rows = self.pool.targets[self.fold]
+        return LearningRecord(
+            new=self.new,
+            memory=len(self.pool) - self.new,
+            passes=len(train_losses),
+            best_pass=best_pass,
+            steps=self.steps,
+            train_losses=tuple(round(loss, 6) for loss in train_losses),
+            fold_losses=tuple(round(loss, 6) for loss in fold_losses),
+            fold_size=len(self.fold),
+            fold_accuracy_before=accuracy_before,
+            fold_accuracy=accuracy,
+            majority_accuracy=int(rows.bincount().max()) / len(rows) if self.fold else None,
+            fold_learned=fold_learned,
+            resumed=self.resumed,
+            seconds=0.0,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        return export_state(self.optimizer, self.named, self.settings.optimizer)
+
+    def _steps_in_a_pass(self) -> int:
+        if not self.fresh:
+            return self.settings.steps_per_pass if len(self.rehearsal) else 0
+        return max(math.ceil(len(self.fresh) / self.settings.batch_size), self.settings.steps_per_pass)
+
+    def _batches(self) -> Iterator[list[int]]:
+        """New samples in a shuffled round, each batch with at least as many remembered ones, filled up to its size."""
+        size = min(self.settings.batch_size, len(self.fresh))
+        queue: list[int] = []
+        for _ in range(self._steps_in_a_pass()):
+            if len(queue) < size:
+                queue += [self.fresh[p] for p in torch.randperm(len(self.fresh), generator=self.generator).tolist()]
+            batch, queue = queue[:size], queue[size:]
+            yield batch + self.rehearsal.draw(max(size, self.settings.batch_size - size))
+
+    def _pass(self, batches: Iterator[list[int]]) -> float:
+        losses = []
+        for indices in batches:
+            if self.should_stop():
+                raise LearningStopped
+            losses.append(self._step(indices))
+            self.steps += 1
+        return sum(losses) / len(losses)
+
+    def _step(self, indices: Sequence[int]) -> float:
+        set_training(self.module, batch=len(set(indices)), statistics=self.settings.batch_statistics)
+        inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.module(inputs)  # (batch, rows)
+        loss = functional.cross_entropy(logits, targets)
+        for penalty in self.penalties:
+            loss = loss + penalty(Step(inputs, targets, logits))
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            raise LearningFailed(
+                f"In step {self.steps + 1} the loss was {value:g} and its gradient's norm {float(norm):g}: "
+                "lower the learning rate or look for samples with extreme numbers."
+            )
+        self.optimizer.step()
+        return value
+
+    def _judge(self) -> tuple[float, float | None]:
+        """The fold's loss, new and remembered samples weighed against each other, and its accuracy.
+
+        A handful of new samples would drown among hundreds of remembered ones, and then nothing new would ever look
+        worth learning: the mean over the new ones counts up to half, the fewer they are the less.
+        """
+        if not self.fold:
+            return 0.0, None
+        self.module.eval()
+        losses: list[Tensor] = []
+        hits = 0
+        with torch.inference_mode():
+            for indices in chunks(self.fold, _EVALUATION_BATCH):
+                inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
+                logits = self.module(inputs)
+                losses.append(functional.cross_entropy(logits, targets, reduction="none").cpu())
+                hits += int((logits.argmax(1) == targets).sum())
+        loss = torch.cat(losses).double()
+        if not bool(loss.isfinite().all()):
+            raise LearningFailed(
+                f"After step {self.steps} the loss on the fold is not finite: lower the learning rate."
+            )
+        new = len(self.fold_new)
+        share = new / len(self.fold)
+        weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self.fold) else share
+        mean = weight * float(loss[:new].sum()) / max(new, 1)
+        mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
+        return mean, hits / len(self.fold)
+
+    def _learn_the_fold(self, score: float, best: "Snapshot") -> bool:
+        """One pass over the new samples that only judged so far, as many others beside them; undone if it harms."""
+        if not self.fold_new:
+            return False
+        others = Rehearsal(
+            [index for index in range(len(self.pool)) if index not in set(self.fold)], self.pool.targets, self.generator
+        )
+        for indices in chunks(self.fold_new, self.settings.batch_size):
+            if self.should_stop():
+                raise LearningStopped
+            self._step([*indices, *others.draw(max(len(indices), self.settings.batch_size - len(indices)))])
+        if self._judge()[0] <= score:
+            return True
+        self._restore(best)
+        return False
+
+    def _snapshot(self) -> "Snapshot":
+        return Snapshot(copy.deepcopy(self.module.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
+
+    def _restore(self, snapshot: "Snapshot") -> None:
+        self.module.load_state_dict(snapshot.weights)
+        self.optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    weights: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
+def _penalty(network: nn.Module, anchor: nn.Module, settings: PenaltySettings) -> Penalty:
+    if settings.kind not in PENALTIES:
+        raise LearningFailed(f"There is no penalty {settings.kind!r}; choose one of {', '.join(PENALTIES)}.")
+    return PENALTIES[settings.kind](network, anchor, settings)

@@ -1,0 +1,65 @@
+"""The labelled inputs an update works with, kept small in memory and made ready batch by batch.
+
+Made by the worker's update, read by the learner. Knows nothing of files, payloads or label ids: targets are
+rows of the head.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Collate = Callable[[Sequence[Tensor]], Tensor]
+
+
+def stack(items: Sequence[Tensor]) -> Tensor:
+    """Join items that need no further preparation."""
+    return torch.stack(list(items))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs with their rows of the head.
+
+    `items` may stay as they were decoded (uint8 pictures); `collate` makes a ready float batch of some of them.
+    `keys` are fixed numbers in [0, 1), one a sample, the same in every update that meets the sample again: they order
+    the early-stopping fold, so that what is in the fold today was, mostly, in it before.
+    """
+
+    items: Sequence[Tensor]
+    targets: Tensor  # (samples,) int64
+    keys: Tensor  # (samples,) float64
+    collate: Collate = stack
+
+    def __post_init__(self) -> None:
+        if not len(self.items) == len(self.targets) == len(self.keys):
+            raise ValueError(
+                f"{len(self.items)} items, {len(self.targets)} targets and {len(self.keys)} keys: expected equally many"
+            )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Make the samples at `indices` ready: inputs (batch, …) float32 and rows (batch,) int64."""
+        return self.collate([self.items[index] for index in indices]), self.targets[list(indices)]
+
+    def followed_by(self, other: "Samples") -> "Samples":
+        """These samples, then the others; both must be prepared alike."""
+        return Samples(
+            items=[*self.items, *other.items],
+            targets=torch.cat([self.targets, other.targets]),
+            keys=torch.cat([self.keys, other.keys]),
+            collate=self.collate if len(self) else other.collate,
+        )
+
+    @classmethod
+    def none(cls, collate: Collate = stack) -> "Samples":
+        return cls([], torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64), collate)
+
+
+def chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Cut `indices` into runs of at most `size`."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
