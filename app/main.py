@@ -137,8 +137,11 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names."""
+def run(settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names.
+
+    A `listener` that is given is used instead of the settings' address: a supervisor keeps it open over restarts.
+    """
     configure(settings.log_level, settings.log_format)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -159,7 +162,7 @@ def run(settings: Settings) -> int:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=30,
     )
-    listener = config.bind_socket()
+    listener = listener or config.bind_socket()
     log.info("listening", address=_address(listener))
     server = uvicorn.Server(config)
     server.run(sockets=[listener])

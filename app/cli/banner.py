@@ -62,10 +62,5 @@ def show(settings: Settings, made_key: str | None) -> None:
     _plain(console, "Stop with Ctrl-C.")
 
 
-def show_key(made_key: str) -> None:
-    """Print the admin key a server made at its first start."""
-    _plain(Console(highlight=False), f"Admin key {made_key} (made just now, shown only once)")
-
-
 def _plain(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)

@@ -41,10 +41,10 @@ def serve(
     socket_fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket it inherits.")] = None,
 ) -> None:
     """Start a server only; the database must be up to date."""
-    from app.cli import running  # noqa: PLC0415  SQLAlchemy, torch
+    from app.cli import running  # noqa: PLC0415  SQLAlchemy
 
     settings = _settings_of_a_server(host, port, data_dir)
-    running.serve(settings, socket_fd)
+    raise typer.Exit(running.serve(settings, socket_fd))
 
 
 def work(data_dir: DataDir = None) -> None:

@@ -8,16 +8,15 @@ import socket
 import sys
 
 import httpx
-import uvicorn
 
 from app.cli import banner
 from app.cli.configuration import environment
-from app.cli.supervisor import CannotStart, Child, Supervisor, listen
+from app.cli.supervisor import Child, Supervisor, listen
 from app.log import configure
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.keys import KeyRing
-from app.storage.migrate import require_current, upgrade
+from app.storage.migrate import upgrade
 
 WORKER_STARTS = 3
 
@@ -27,7 +26,7 @@ def up(settings: Settings) -> None:
     configure(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-    made = prepare(settings, migrate=True)
+    made = prepare(settings)
     children = {**os.environ, **environment(settings), "PERENNIAL_ADMIN_KEY": ""}  # only digests from here on
     server = Child(
         "server",
@@ -42,38 +41,20 @@ def up(settings: Settings) -> None:
         Supervisor([server, worker]).run()
 
 
-def serve(settings: Settings, socket_fd: int | None) -> None:
-    """Run one server in this process until a signal. Raises Unavailable where the database is not up to date."""
-    from app.main import create_app  # noqa: PLC0415  torch
+def serve(settings: Settings, socket_fd: int | None) -> int:
+    """Run one server in this process until a signal; give the exit code."""
+    from app.main import run  # noqa: PLC0415  torch, which the supervisor has no use for
 
-    configure(settings.log_level, settings.log_format)
     listener = listen(settings.host, settings.port) if socket_fd is None else socket.socket(fileno=socket_fd)
-    made = prepare(settings, migrate=False)
-    if made is not None:
-        banner.show_key(made)
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-    )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise CannotStart("The server could not start; what it said stands above.")
+    return run(settings, listener)
 
 
-def prepare(settings: Settings, *, migrate: bool) -> str | None:
+def prepare(settings: Settings) -> str | None:
     """Make the data folder and its database fit to serve; give the admin key if one was made just now."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database_address)
     try:
-        if migrate:
-            upgrade(database)
-        else:
-            require_current(database)
+        upgrade(database)
         return KeyRing(database).ensure_admin(settings.admin_key)
     finally:
         database.close()
