@@ -12,7 +12,7 @@ LEAST_BATCH = 16
 
 
 def set_training(network: nn.Module, *, batch: int, statistics: bool) -> None:
-    """Put `network` into training mode; its BatchNorms only if `statistics` may move and enough distinct samples came."""
+    """Put `network` into training mode, BatchNorms only if `statistics` may move and enough distinct samples came."""
     network.train()
     if statistics and batch >= LEAST_BATCH:
         return

@@ -1,0 +1,61 @@
+"""What one update works with: which of the claim is learned, which held out, what is rehearsed, what judges.
+
+Called by the worker's update. Reads the line; trains nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.recipe import Recipe
+from app.storage.claims import Claim, ClaimedRevision
+from app.storage.line import LineReader, Stored
+from app.storage.tables import RevisionAction
+from worker.holdout import Side, split
+
+
+@dataclass(frozen=True)
+class Material:
+    """Contents are distinct within `learn`, within `memory` and within `held` with `settled` together."""
+
+    learn: tuple[ClaimedRevision, ...]  # to be trained on
+    held: tuple[ClaimedRevision, ...]  # held out with this claim, provisionally
+    memory: tuple[Stored, ...]  # learned before, to be rehearsed
+    settled: tuple[Stored, ...]  # held out before
+    held_out: frozenset[int]  # ids of all the claim's revisions on the holdout side, repeats included
+    removed: int
+    repeated: int  # revisions whose content and label the line or the claim has already
+    learned_before: int  # samples the line has learned
+
+    def new_labels(self, known: tuple[int, ...]) -> tuple[int, ...]:
+        """Label ids that are to be learned or rehearsed and have no row yet, in the order of their arrival."""
+        arriving = [*(one.label_id for one in self.learn), *(one.label_id for one in self.memory)]
+        return tuple(dict.fromkeys(label for label in arriving if label not in known))
+
+
+def gather(claim: Claim, recipe: Recipe, line: LineReader) -> Material:
+    """Split the claim and read the line. A content that comes twice in the claim counts once, with its last label."""
+    arriving = [revision for revision in claim.revisions if revision.action != RevisionAction.REMOVE]
+    learned = line.learned_counts(claim.model)
+    sides = split(arriving, key=claim.model.holdout_key, share=recipe.holdout, learned=learned)
+    by_side = {
+        side: _last_of_each(one for one, fell in zip(arriving, sides, strict=True) if fell is side) for side in Side
+    }
+    learn = tuple(revision for revision in by_side[Side.LEARN] if not revision.known)
+    held = by_side[Side.HOLDOUT]
+    fresh = {revision.content_digest for revision in (*learn, *held)}
+    capacity = recipe.memory.capacity
+    memory = line.memory(claim.model, capacity, exclude=fresh) if capacity else []
+    return Material(
+        learn=learn,
+        held=held,
+        memory=tuple(memory),
+        settled=tuple(stored for stored in line.holdout(claim.model) if stored.content_digest not in fresh),
+        held_out=frozenset(one.id for one, fell in zip(arriving, sides, strict=True) if fell is Side.HOLDOUT),
+        removed=len(claim.revisions) - len(arriving),
+        repeated=len(arriving) - len(learn) - len(held),
+        learned_before=sum(learned.values()),
+    )
+
+
+def _last_of_each(revisions: Iterable[ClaimedRevision]) -> tuple[ClaimedRevision, ...]:
+    return tuple({revision.content_digest: revision for revision in revisions}.values())
