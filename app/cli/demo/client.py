@@ -80,9 +80,6 @@ class TaughtModel:
     def live(self) -> int:
         return int(self._connection.get(self._path)["live"])
 
-    def queued(self) -> int:
-        return int(self._connection.get(self._path)["queue"]["queued"])
-
     def versions(self, limit: int = 50) -> list[dict[str, Any]]:
         """Oldest first."""
         found: list[dict[str, Any]] = self._connection.get(f"{self._path}/versions", limit=limit)["versions"]
@@ -109,10 +106,24 @@ class TaughtModel:
         answer: dict[str, Any] = self._connection.post(f"{self._path}/rollback", {"samples": samples, "reason": reason})
         return answer
 
-    def unsettled(self, **filters: str) -> int:
-        """How many samples still wait or are being learned."""
-        states = self.states(**filters)
-        return states.get("queued", 0) + states.get("claimed", 0)
+    def unsettled(self) -> dict[str, int]:
+        """How many samples wait or are being learned; empty when all have met their fate."""
+        counts = {state: sum(1 for _ in self.receipts(state=state)) for state in ("queued", "claimed")}
+        return {state: count for state, count in counts.items() if count}
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The audit log of the model, newest first."""
+        cursor: str | None = None
+        while True:
+            page = self._connection.get("/v1/events", model=self.name, cursor=cursor, limit=200)
+            yield from page["events"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def run(self, reason: str) -> None:
+        """Ask for an update now."""
+        self._connection.post(f"{self._path}/learning/run", {"reason": reason})
 
 
 def until(look: Callable[[], T], seconds: float, what: str) -> T:

@@ -63,10 +63,10 @@ class Screen:
 
     def step(self, text: str) -> None:
         """Open a part of the story."""
-        self._progress.console.print(f"\n[bold]{text}[/]")
+        self.console.print(f"\n[bold]{text}[/]")
 
     def say(self, text: str) -> None:
-        self._progress.console.print(f"  {text}", markup=False)
+        self.console.print(f"  {text}", markup=False, soft_wrap=not self.console.is_terminal)
 
     def summary(self, rows: list[tuple[str, str, bool]]) -> None:
         """Print what was promised, what was measured, and whether it held."""
