@@ -19,9 +19,11 @@ from app.cli.instance import Instance
 @contextmanager
 def service(settings: Mapping[str, str] | None = None) -> Iterator[Instance]:
     """A real server and worker under `perennial up`, over an empty SQLite folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder:
-        with Instance(Path(folder) / "data", settings=settings) as instance:
-            yield instance
+    with (
+        tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder,
+        Instance(Path(folder) / "data", settings=settings) as instance,
+    ):
+        yield instance
 
 
 def machine() -> dict[str, Any]:

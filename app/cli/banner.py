@@ -6,7 +6,6 @@ Called by `running`. Writes to stdout, so that logs (stderr) can be sent elsewhe
 import ipaddress
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.text import Text
 
 from app.settings import Settings
@@ -53,8 +52,10 @@ def show(settings: Settings, made_key: str | None) -> None:
         lines.append("Admin key    as in PERENNIAL_ADMIN_KEY")
     else:
         lines.append("Keys         as made before; `perennial keys create` makes another")
-    console.print(Panel("\n".join(lines), title="Perennial", expand=False))
-    # Not in the frame: what is to be pasted must stand alone on its line.
+    console.rule("Perennial")
+    for line in lines:  # unframed and unwrapped: each can be copied whole
+        _plain(console, line)
+    console.print()
     if settings.auth == "on":
         _plain(console, f"export PERENNIAL_URL={url} PERENNIAL_KEY={made_key or '…'}")
     for line in curl_lines(settings):

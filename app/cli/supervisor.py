@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 10.0
 SETTLED_SECONDS = 30.0  # a child that lived this long starts again with the shortest delay
-UP_SECONDS = 5.0
+UP_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 
 log = get_logger(__name__)
@@ -63,7 +63,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Child:
     """One process and how often it came down.
 
-    `starts` is how many times it may die before it has ever been `up`; afterwards it is restarted without end.
+    `starts` is how many times it may give up by itself, with an exit code, before it has ever been `up`. Afterwards,
+    and when something else killed it, it is restarted without end.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Child:
             return
         self.process = None
         self.deaths += 1
-        if not self.up and self.deaths >= self.starts:
+        if code > 0 and not self.up and self.deaths >= self.starts:
             raise CannotStart(f"The {self.name} ended at its start ({_ending(code)}). What it said stands above.")
         delay = min(FIRST_DELAY_SECONDS * 2 ** (self.deaths - 1), LONGEST_DELAY_SECONDS)
         self.restart_at = now + delay

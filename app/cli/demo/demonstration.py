@@ -110,21 +110,21 @@ def _tell(model: TaughtModel, plan: Plan, story: Story, screen: Screen) -> list[
     _stream(model, plan, first, accuracy, story, screen)
     screen.step(f"2. A class nobody has named before: {late!r}")
     _stream(model, plan, [item for item in stream if id(item) not in seen], accuracy, story, screen)
-    until(lambda: _settled(model, story, screen), 90, "the stream should be learned")
+    until(lambda: _settled(model, plan, story, screen), 90, "the stream should be learned")
 
     screen.step(f"3. {POISON} samples whose labels are all wrong, from 'mallory'")
     before = model.live()
     right_before = model.accuracy(plan.data.test)
     shifted = [labels[(labels.index(item.label) + 1) % len(labels)] for item in poison]
     model.teach(poison, shifted, "mallory")
-    refused = _watch_poison(model, story, screen)
+    refused = _watch_poison(model, plan, story, screen)
     never_live = refused and model.live() == before
     screen.say(f"version {model.live()} is live, as before" if never_live else f"version {model.live()} went live!")
     screen.say(f"right on {len(plan.data.test)} {plan.data.name} nobody taught it: {right_before:.1%}")
 
     screen.step(f"4. {len(after)} more good samples")
     _stream(model, plan, after, accuracy, story, screen)
-    until(lambda: _settled(model, story, screen), 90, "the last samples should be learned")
+    until(lambda: _settled(model, plan, story, screen), 90, "the last samples should be learned")
     final = model.accuracy(plan.data.test)
 
     screen.step("5. Rolling back one version, data included")
@@ -166,14 +166,14 @@ def _stream(
         if len(late) > LABELS_LATE_BY:
             model.label(*late.popleft(), "demo")
         screen.advance(len(batch), accuracy)
-        _tell_verdicts(model, story, screen)
+        _tell_verdicts(model, plan, story, screen)
         time.sleep(max(0.0, SECONDS_A_BATCH - (time.monotonic() - began)))
     for answers, labels in late:
         model.label(answers, labels, "demo")
     screen.say(f"{accuracy.line()}  {accuracy.now:.0%} of the last answers were right, before the labels came")
 
 
-def _tell_verdicts(model: TaughtModel, story: Story, screen: Screen) -> None:
+def _tell_verdicts(model: TaughtModel, plan: Plan, story: Story, screen: Screen) -> None:
     """Say what the gate said of each version made since."""
     for version in model.versions():
         number = version["version"]
@@ -183,17 +183,19 @@ def _tell_verdicts(model: TaughtModel, story: Story, screen: Screen) -> None:
         elapsed = time.monotonic() - story.began
         screen.say(f"{elapsed:5.1f} s  version {number} {version['verdict']}: {version['reason']}")
         if story.first_taught_seconds is None and version["verdict"] == "promoted":
-            until(lambda: model.live() > 1, 10, "the first taught version should be live")
+            until(
+                lambda: model.predict(plan.data.test[:1])[0].version > 1, 10, "the first taught version should answer"
+            )
             story.first_taught_seconds = time.monotonic() - story.began
 
 
-def _settled(model: TaughtModel, story: Story, screen: Screen) -> bool:
+def _settled(model: TaughtModel, plan: Plan, story: Story, screen: Screen) -> bool:
     """Whether nothing waits and nothing is being learned.
 
     Samples of an inconclusive update wait for new ones to be judged with; where none will come, an update is asked
     for. After three such judgements they are set aside, so this comes to an end.
     """
-    _tell_verdicts(model, story, screen)
+    _tell_verdicts(model, plan, story, screen)
     left = model.unsettled()
     if "queued" in left and "claimed" not in left and time.monotonic() - story.nudged > NUDGE_SECONDS:
         story.nudged = time.monotonic()
@@ -201,9 +203,9 @@ def _settled(model: TaughtModel, story: Story, screen: Screen) -> bool:
     return not left
 
 
-def _watch_poison(model: TaughtModel, story: Story, screen: Screen) -> bool:
+def _watch_poison(model: TaughtModel, plan: Plan, story: Story, screen: Screen) -> bool:
     """Wait until the service has made up its mind about the poison; whether none of it was taken."""
-    until(lambda: _settled(model, story, screen), 120, "the wrong labels should be judged")
+    until(lambda: _settled(model, plan, story, screen), 120, "the wrong labels should be judged")
     receipts = list(model.receipts(source="mallory"))
     reasons = {receipt["reason"] for receipt in receipts}
     states = model.states(source="mallory")
