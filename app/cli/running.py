@@ -18,7 +18,7 @@ from app.storage.database import Database
 from app.storage.keys import KeyRing
 from app.storage.migrate import upgrade
 
-WORKER_STARTS = 3
+WORKER_STARTS = 2
 
 
 def up(settings: Settings) -> None:

@@ -59,6 +59,10 @@ def running(pid: int) -> bool:
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     with Instance(tmp_path_factory.mktemp("up") / "data") as started:
         yield started
+        pids = children(started.pid).values()
+        started.stop()
+        assert not [pid for pid in pids if running(pid)], "SIGTERM stops everything"
+        assert "Traceback" not in started.log_file.read_text()
 
 
 def test_the_banner_says_where_everything_is(instance: Instance) -> None:
@@ -125,17 +129,6 @@ def test_a_dead_worker_and_a_dead_server_are_replaced(instance: Instance) -> Non
         connection.get("/v1/models")  # waits for the next server instead of being refused
     until(lambda: set(children(instance.pid)) == {"server", "worker"}, "both should run again")
     assert not set(children(instance.pid).values()) & set(before.values())
-
-
-def test_sigterm_stops_everything(tmp_path: Path) -> None:
-    started = Instance(tmp_path / "data")
-    started.start()
-    pids = children(started.pid).values()
-
-    started.stop()
-
-    assert not [pid for pid in pids if running(pid)]
-    assert "Traceback" not in started.log_file.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
