@@ -62,7 +62,11 @@ def create_app(settings: Settings) -> FastAPI:
     torch.set_num_threads(settings.server_threads)
     kill_point = KillPoint(settings.kill_at)
     database = Database(settings.database_address)
-    require_current(database)
+    try:
+        require_current(database)
+    except PerennialError:
+        database.close()
+        raise
 
     registry = ModelRegistry(database)
     roster = ServerRoster(database)
@@ -152,20 +156,23 @@ def run(settings: Settings, listener: socket.socket | None = None) -> int:
         return 2
     if made is not None:
         sys.stderr.write(f"The first admin key, shown once: {made}\n")
+    try:
+        listener = listener or _listen(settings.host, settings.port)
+    except OSError as error:
+        sys.stderr.write(f"perennial: cannot listen on {settings.host}:{settings.port}: {error.strerror or error}\n")
+        return 2
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=30,
     )
-    listener = listener or config.bind_socket()
     log.info("listening", address=_address(listener))
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with listener:
+        server.run(sockets=[listener])
     return 0 if server.started else 3
 
 
@@ -175,6 +182,20 @@ def _first_key(settings: Settings) -> str | None:
         return KeyRing(database).ensure_admin(settings.admin_key)
     finally:
         database.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _address(listener: socket.socket) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_handlers import problem
@@ -53,6 +54,8 @@ class Envelope:
                 await answer(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            log.debug("client went away", path=scope["path"])
         except Exception as error:  # the last line: whoever asked gets an answer without internals
             if started:
                 raise
@@ -70,8 +73,15 @@ class Envelope:
     def _foreign(self, headers: Headers) -> bool:
         if self._hosts is None:
             return False
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        if host is not None and host not in self._hosts:
+        host = headers.get("host")
+        if host and _hostname(f"//{host}") not in self._hosts:
             return True
         origin = headers.get("origin")
-        return origin is not None and urlsplit(origin).hostname not in self._hosts
+        return origin is not None and _hostname(origin) not in self._hosts
+
+
+def _hostname(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:  # no address at all
+        return None

@@ -107,8 +107,6 @@ def problem_of(error: PerennialError) -> JSONResponse:
             members = {"code": error.code}
         case Unauthenticated():
             headers["WWW-Authenticate"] = "Bearer"
-        case TooLarge():
-            headers["Connection"] = "close"  # the rest of the body is not waited for
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after_seconds)
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()

@@ -18,12 +18,16 @@ async def livez() -> LiveAnswer:
 
 @router.get("/readyz", summary="Ready?", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
 async def readyz(parts: Wired, response: Response) -> ReadyAnswer:
-    """Be ready when every model's live version is loaded, warm and has given its golden answer."""
-    ready, waiting = parts.refresher.ready()
-    if not ready:
+    """Be ready when every model's live version is loaded, warm and has given its golden answer.
+
+    `degraded` is ready too: those models answer by an earlier version, since their live one could not be loaded.
+    """
+    found = parts.refresher.readiness()
+    if found.waiting:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
-    return ReadyAnswer(status="ready" if ready else "not ready", waiting=sorted(waiting))
+    status = "not ready" if found.waiting else "degraded" if found.degraded else "ready"
+    return ReadyAnswer(status=status, waiting=list(found.waiting), degraded=list(found.degraded))
 
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)

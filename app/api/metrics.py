@@ -3,7 +3,11 @@
 The predict route counts, the metrics route reads what changes by itself at the moment it is asked.
 """
 
+from collections import OrderedDict
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+VERSIONS = 50  # whose counts are kept: a server that keeps learning would never stop adding series
 
 
 class Metrics:
@@ -11,7 +15,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.predictions = Counter(
+        self._versions: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._predictions = Counter(
             "perennial_predictions", "Inputs answered.", ["model", "version"], registry=self._registry
         )
         self.prediction_errors = Counter(
@@ -20,7 +25,7 @@ class Metrics:
             ["model", "reason"],
             registry=self._registry,
         )
-        self.prediction_seconds = Histogram(
+        self._prediction_seconds = Histogram(
             "perennial_prediction_seconds",
             "Time of an answered predict request.",
             ["model"],
@@ -52,6 +57,17 @@ class Metrics:
         self._dropped = Gauge(
             "perennial_predictions_dropped", "Prediction records that were not kept.", registry=self._registry
         )
+
+    def answered(self, model: str, version: int, inputs: int, seconds: float) -> None:
+        """Count an answered request. On the event loop only."""
+        series = (model, str(version))
+        self._versions[series] = None
+        self._versions.move_to_end(series)
+        if len(self._versions) > VERSIONS:
+            oldest, _ = self._versions.popitem(last=False)
+            self._predictions.remove(*oldest)
+        self._predictions.labels(*series).inc(inputs)
+        self._prediction_seconds.labels(model).observe(seconds)
 
     def serve(self, model: str, *, version: int, epoch: int, swaps: int) -> None:
         self._live_version.labels(model).set(version)

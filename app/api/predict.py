@@ -70,8 +70,9 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
     """
     started = time.perf_counter()
     try:
+        parts.pool.require_room()  # before a large body is read
+        asked = await _asked(request)  # outside: a slow sender holds no place
         with parts.pool.admitted():
-            asked = await _asked(request)
             predictor = await _predictor(parts, model, version)
             contents = _contents(asked, predictor)
             answers = await while_connected(parts.pool.answer(predictor, contents, asked.top_k), _disconnected(request))
@@ -83,8 +84,7 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
         return Response(status_code=_CLIENT_GONE)
     records = _records(predictor, contents, answers)
     parts.writer.write(records)
-    parts.metrics.predictions.labels(model, str(predictor.version)).inc(len(records))
-    parts.metrics.prediction_seconds.labels(model).observe(time.perf_counter() - started)
+    parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
     body = PredictAnswer(
         model=predictor.model,
         version=predictor.version,

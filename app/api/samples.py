@@ -189,10 +189,17 @@ async def _take_stream(request: Request, taker: SampleTaker) -> None:
                 return
     finally:
         coming.cancel()
+        coming.add_done_callback(_seen)
 
 
 async def _following(arriving: AsyncIterator[list[bytes]]) -> list[bytes] | None:
     return await anext(arriving, None)
+
+
+def _seen(coming: asyncio.Future[list[bytes] | None]) -> None:
+    """Look at what became of the part that nobody waits for any more, or asyncio complains."""
+    if not coming.cancelled():
+        coming.exception()
 
 
 async def _take_group(taker: SampleTaker, group: list[tuple[int, bytes]]) -> None:

@@ -45,8 +45,7 @@ def serve(settings: Settings, socket_fd: int | None) -> int:
     """Run one server in this process until a signal; give the exit code."""
     from app.main import run  # noqa: PLC0415  torch, which the supervisor has no use for
 
-    listener = listen(settings.host, settings.port) if socket_fd is None else socket.socket(fileno=socket_fd)
-    return run(settings, listener)
+    return run(settings, None if socket_fd is None else socket.socket(fileno=socket_fd))
 
 
 def prepare(settings: Settings) -> str | None:

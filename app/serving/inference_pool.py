@@ -34,12 +34,16 @@ class InferencePool:
         self._seconds_per_request = 0.05  # a running mean, for Retry-After
         self.inflight = 0
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request in for the block's time; Overloaded when too many are in work. On the event loop only."""
+    def require_room(self) -> None:
+        """Raise Overloaded when too many requests are in work."""
         if self.inflight >= self._inflight_limit:
             wait = self.inflight * self._seconds_per_request / self._threads
             raise Overloaded("The prediction queue", max(1, math.ceil(wait)))
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request in for the block's time; Overloaded when too many are in work. On the event loop only."""
+        self.require_room()
         self.inflight += 1
         started = time.monotonic()
         try:

@@ -53,16 +53,17 @@ class LiveModel:
             before = self.current
             if before is not None and epoch < before.epoch:
                 return False
-            self._kill_point("before_swap")
+            swap_point = self._kill_point if before is not None else _no_point  # the first version swaps nothing out
+            swap_point("before_swap")
             self._warm[predictor.version_id] = predictor
             self._warm.move_to_end(predictor.version_id)
-            self._kill_point("during_swap")
+            swap_point("during_swap")
             self.current = Served(predictor, epoch)
             if before is None or before.predictor is not predictor:
                 self.swaps += 1
             while len(self._warm) > self._warm_versions + 1:
                 self._warm.popitem(last=False)
-            self._kill_point("after_swap")
+            swap_point("after_swap")
             return True
 
     def warm(self, version_id: str) -> Predictor | None:
@@ -104,3 +105,7 @@ class LiveModels:
                 found = LiveModel(name, model_id, warm_versions=self._warm_versions, kill_point=self._kill_point)
                 self._by_name = {**self._by_name, name: found}  # readers never see it half changed
             return found
+
+
+def _no_point(name: str) -> None:
+    pass

@@ -40,6 +40,14 @@ class Attempt:
     not_before: float = 0.0  # by the Refresher's clock
 
 
+@dataclass(frozen=True)
+class Readiness:
+    """Names of models that have no answer yet, and of those whose live version could not be loaded."""
+
+    waiting: tuple[str, ...]
+    degraded: tuple[str, ...]
+
+
 class Refresher:
     """Polls the assignments and brings each LiveModel to its version."""
 
@@ -88,17 +96,16 @@ class Refresher:
         if self._server_id is not None:
             self._quietly("leave", lambda: self._roster.leave(self._server_id or ""))
 
-    def ready(self) -> tuple[bool, dict[str, str]]:
-        """Say whether every assigned model is served, and what is missing by the model's name."""
+    def readiness(self) -> Readiness:
+        """Say which assigned models do not answer here yet, and which answer by another version than assigned."""
         with self._state:
             if not self._seen_assignments:
-                return False, {"assignments": "not read yet"}
-            waiting = {
-                live.name: live.error or "loading"
-                for live in self._live_models.all()
-                if live.model_id in self._assigned and live.current is None
-            }
-            return not waiting, waiting
+                return Readiness(waiting=("assignments",), degraded=())
+            mine = [live for live in self._live_models.all() if live.model_id in self._assigned]
+            return Readiness(
+                waiting=tuple(live.name for live in mine if live.current is None),
+                degraded=tuple(live.name for live in mine if live.current is not None and live.error is not None),
+            )
 
     def wait_for(self, model_id: int, epoch: int, seconds: float) -> bool:
         """Wait until this process serves that epoch of the model or a later one."""
@@ -168,6 +175,10 @@ class Refresher:
             attempt.failures += 1
             delay = min(FIRST_RETRY_SECONDS * 2 ** (attempt.failures - 1), LAST_RETRY_SECONDS)
             attempt.not_before = self._clock() + delay
+            overtaken = self._attempts.get(one.model.id) is not attempt
+        if overtaken or (live.current is not None and live.current.epoch >= one.epoch):
+            log.info("failed load of no more concern", model=live.name, version=one.version.number, error=str(error))
+            return
         why = str(error) if isinstance(error, PerennialError) else f"{type(error).__name__}; the log has it"
         live.error = f"Version {one.version.number} could not be loaded: {why}"
         log.error(
@@ -187,8 +198,8 @@ class Refresher:
         for version_id in ancestors:
             predictor = self._try_ancestor(one, version_id)
             if predictor is not None:
-                self._publish(live, predictor, one.epoch - 1)
-                live.error = f"{live.error} Serving version {predictor.version} meanwhile."
+                why = f"{live.error} Serving version {predictor.version} meanwhile."
+                self._publish(live, predictor, one.epoch - 1, error=why)
                 return
 
     def _ancestors(self, one: Assigned) -> list[str]:
@@ -204,12 +215,12 @@ class Refresher:
             log.warning("ancestor not loaded", model=one.model.name, version=version_id, error=str(error))
             return None
 
-    def _publish(self, live: LiveModel, predictor: Predictor, epoch: int) -> None:
+    def _publish(self, live: LiveModel, predictor: Predictor, epoch: int, error: str | None = None) -> None:
         before = live.current
         if not live.publish(predictor, epoch):
             log.info("late load dropped", model=live.name, version=predictor.version, epoch=epoch)
             return
-        live.error = None
+        live.error = error
         with self._state:
             self._state.notify_all()
         log.info(
@@ -237,6 +248,9 @@ class Refresher:
             )
         changed = reports != self._reported
         if changed or self._clock() >= self._next_beat:
-            self._roster.beat(self._server_id, reports, changed=changed)
+            known = self._roster.beat(self._server_id, reports, changed=changed)
+            if not known:  # this process was held up so long that it was forgotten
+                self._server_id, self._reported = None, None
+                return
             self._reported = reports
             self._next_beat = self._clock() + BEAT_SECONDS

@@ -12,7 +12,8 @@ class LiveAnswer(Sent):
 
 
 class ReadyAnswer(Sent):
-    model_config = ConfigDict(json_schema_extra=example({"status": "ready", "waiting": []}))
+    model_config = ConfigDict(json_schema_extra=example({"status": "ready", "waiting": [], "degraded": []}))
 
     status: str
     waiting: list[str]
+    degraded: list[str]

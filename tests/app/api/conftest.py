@@ -4,6 +4,7 @@ import base64
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio.from_thread
 import httpx
 import pytest
 import torch
+from PIL import Image
 from uuid_utils import uuid7
 
 from app.main import create_app
@@ -172,10 +174,6 @@ def keys(service: Service) -> dict[str, str]:
 
 
 def png(width: int = 8, height: int = 8) -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
     buffer = BytesIO()
     Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -189,8 +187,3 @@ def picture() -> bytes:
 @pytest.fixture
 def picture64(picture: bytes) -> str:
     return base64.b64encode(picture).decode()
-
-
-@pytest.fixture
-def weights_of(service: Service) -> Callable[[str], Path]:
-    return lambda version_id: weight_file(service.settings, version_id)

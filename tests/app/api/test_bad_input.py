@@ -94,8 +94,8 @@ def test_inputs_of_the_wrong_shape_are_refused(service: Any, what: str, body: An
 def test_numbers_that_are_none_are_refused(service: Any, number: str) -> None:
     service.create()
 
-    answer = service.post(PREDICT, **raw('{"inputs": [{"features": [%s, 2, 3, 4]}]}' % number))
-    sample = service.post(SAMPLES, **raw('{"samples": [{"label": "a", "features": [%s, 2, 3, 4]}]}' % number))
+    answer = service.post(PREDICT, **raw(f'{{"inputs": [{{"features": [{number}, 2, 3, 4]}}]}}'))
+    sample = service.post(SAMPLES, **raw(f'{{"samples": [{{"label": "a", "features": [{number}, 2, 3, 4]}}]}}'))
 
     assert answer.status_code in (400, 422)
     assert sample.status_code in (400, 422)
@@ -194,6 +194,7 @@ def test_a_line_without_end_is_too_large(service: Any) -> None:
     assert answer.status_code == 413
 
 
+MODEL: dict[str, Any] = {"name": "m", "input": {"kind": "features", "size": 4}}
 MODELS: list[tuple[str, dict[str, Any]]] = [
     ("no input", {"name": "m"}),
     ("a path for a name", {"name": "../m", "input": {"kind": "features", "size": 4}}),

@@ -1,6 +1,9 @@
 """Asking a model, in each of the forms a question may have."""
 
+import threading
 from typing import Any
+
+import pytest
 
 FEATURES = [5.1, 3.5, 1.4, 0.2]
 
@@ -32,6 +35,7 @@ def test_a_model_without_classes_answers_no_label(service: Any) -> None:
     assert answer.json()["predictions"][0]["top"] == []
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 def test_a_picture_comes_as_a_body_as_a_file_or_in_base64(service: Any, picture: bytes, picture64: str) -> None:
     service.create("pets", input={"kind": "image", "size": 16, "channels": 3}, labels=["cat", "dog"])
 
@@ -87,8 +91,6 @@ def test_too_many_requests_in_work_are_turned_away_with_a_time_to_come_back(star
 
 
 def test_a_prediction_that_takes_too_long_is_given_up(start: Any) -> None:
-    import threading
-
     service = start(request_seconds=0.05)
     service.create()
     hold = threading.Event()

@@ -42,8 +42,8 @@ def plain(num_classes: int) -> nn.Module:
 
 def convolutional(num_classes: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Dropout(), nn.Linear(8, num_classes), nn.Dropout(),
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Dropout(0.1), nn.Linear(128, num_classes),
     )  # fmt: skip
 
 
@@ -97,19 +97,14 @@ def drawn_elsewhere(num_classes: int) -> nn.Module:
 
 
 def tied(num_classes: int) -> nn.Module:
-    network = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, num_classes))
-    network[2].weight = network[0].weight
-    return network
+    twice = nn.Linear(6, 6)
+    return nn.Sequential(twice, nn.Tanh(), twice, nn.Tanh(), nn.Linear(6, num_classes))
 
 
 def frozen_and_dead(num_classes: int) -> nn.Module:
-    network = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, num_classes))
-    with torch.no_grad():
-        network[0].weight.zero_()
-        network[1].weight.zero_()
-    for parameter in network[:2].parameters():
-        parameter.requires_grad_(False)
-    return network
+    dead = nn.Linear(6, 8).requires_grad_(False)
+    nn.init.zeros_(dead.weight)
+    return nn.Sequential(dead, nn.Linear(8, num_classes))
 
 
 def no_module(num_classes: int) -> object:
@@ -201,4 +196,4 @@ def test_builders_that_are_not_there_are_named(target: str, words: str) -> None:
 def test_a_builder_of_the_settings_is_an_architecture() -> None:
     network = build(NetworkSpec("mine", PICTURES, (3, 1)), {"mine": f"{__name__}:convolutional"})
     assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 2)
-    assert network.features(torch.zeros(2, 3, 16, 16)).shape == (2, 8)
+    assert network.features(torch.zeros(2, 3, 16, 16)).shape == (2, 128)

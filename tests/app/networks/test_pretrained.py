@@ -72,6 +72,11 @@ def test_other_contents_are_refused(tmp_path: Path, content: Any) -> None:
         read_weights_file(saved(tmp_path / "net.pth", content))
 
 
+def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidNetwork, match="no plain tensor"):
+        read_weights_file(saved(tmp_path / "net.pth", {"a": torch.eye(3).to_sparse()}))
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 not a zip", b"\x80\x02."])
 def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
@@ -109,12 +114,12 @@ def test_imagenet_weights_come_from_torchvision_s_cache(tmp_path: Path, monkeypa
     assert resolve("imagenet:mobilenet_v3_small").keys() == state.keys()
 
     cached.write_bytes(b"damaged")
-    with pytest.raises(InvalidNetwork, match="cannot be fetched.*weights add"):
+    with pytest.raises(InvalidNetwork, match=r"is damaged.*weights add"):
         resolve("imagenet:mobilenet_v3_small")
 
 
 def test_nothing_is_fetched_where_the_setting_forbids_it() -> None:
-    with pytest.raises(InvalidNetwork, match="PERENNIAL_WEIGHTS_DOWNLOAD is off.*weights add"):
+    with pytest.raises(InvalidNetwork, match=r"PERENNIAL_WEIGHTS_DOWNLOAD is off.*weights add"):
         fetch_imagenet("resnet18", download=False)
 
 

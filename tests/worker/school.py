@@ -1,0 +1,140 @@
+"""A model of handwritten digits over real stores on a real SQLite file, and the steps that tests of updates take."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.networks.features import features_content
+from app.networks.network import Network
+from app.networks.preprocessor import preprocessor_for
+from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
+from app.storage.claims import Claim
+from app.storage.database import Database
+from app.storage.intake import Accepted, Intake, NewSample
+from app.storage.line import LineReader
+from app.storage.migrate import upgrade
+from app.storage.queue import SampleQueue
+from app.storage.receipts import Receipts
+from app.storage.registry import ModelRegistry
+from app.storage.tables import Model, Version
+from app.storage.weights import WeightStore
+from worker.loader import VersionLoader
+from worker.update import Stores, Updater
+
+UNTAUGHT = 400  # the last digits are never posted
+
+
+@dataclass
+class Digits:
+    """scikit-learn's 1,797 digits of 8 × 8 pixels, shuffled once."""
+
+    pictures: Tensor = field(init=False)  # (1797, 64), 0 to 16
+    labels: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        datasets = pytest.importorskip("sklearn.datasets")
+        pictures, labels = datasets.load_digits(return_X_y=True)
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+        self.pictures = torch.tensor(pictures, dtype=torch.float32)[order]
+        self.labels = torch.tensor(labels)[order].tolist()
+
+
+class School:
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder / 'perennial.db'}")
+        upgrade(self.database)
+        self.registry = ModelRegistry(self.database)
+        self.intake = Intake(self.database)
+        self.receipts = Receipts(self.database)
+        self.queue = SampleQueue(self.database)
+        self.line = LineReader(self.database)
+        self.weights = WeightStore(folder / "weights")
+        self.weights_folder = folder / "weights"
+        self.loader = VersionLoader(self.registry, self.weights, {}, lambda source: {})
+        self.digits = Digits()
+
+    def create(self, name: str = "digits", labels: Sequence[str] = (), **recipe: object) -> Model:
+        new = NewModel(
+            name=name,
+            input=FeaturesInput(size=64),
+            network=NetworkChoice(architecture="mlp"),
+            labels=tuple(labels),
+            recipe=Recipe.model_validate({"new_classes": {"policy": "accept"}, **recipe}),
+        )
+        return self.registry.create(new, "tester").model
+
+    def post(self, model: Model, indices: Sequence[int], shift: int = 0) -> list[str]:
+        """Post digits with their labels, or with labels shifted by some."""
+        items = [
+            NewSample(
+                content=features_content(self.digits.pictures[index].tolist()),
+                label=str((self.digits.labels[index] + shift) % 10),
+                client_id=None,
+                source="shifted" if shift else "school",
+                why=None,
+                prediction_id=None,
+            )
+            for index in indices
+        ]
+        answers = self.intake.put(model, items, "tester")
+        assert all(isinstance(answer, Accepted) for answer in answers), answers
+        return [answer.id for answer in answers if isinstance(answer, Accepted)]
+
+    def claim(self, model: Model, lease_seconds: float = 60) -> Claim:
+        claim = self.queue.claim(model.id, worker="w1", lease_seconds=lease_seconds, limit=2048)
+        assert claim is not None
+        return claim
+
+    def updater(self, stopping: Callable[[], bool] = lambda: False, lease_seconds: float = 60) -> Updater:
+        stores = Stores(self.queue, self.registry, self.line, self.weights)
+        return Updater(stores, self.loader, device=torch.device("cpu"), lease_seconds=lease_seconds, stopping=stopping)
+
+    def learn(self, model: Model) -> Version:
+        """Perform one update over all that waits; the version it made."""
+        self.updater().perform(self.claim(model))
+        return self.newest(model)
+
+    def newest(self, model: Model) -> Version:
+        return self.registry.versions(model.id, None, 1)[0]
+
+    def live(self, model: Model) -> Version:
+        return self.registry.live(model.id).version
+
+    def network(self, model: Model) -> Network:
+        return self.loader.load(self.live(model))
+
+    def accuracy(self, model: Model) -> float:
+        """Of the live version on digits that were never posted."""
+        network = self.network(model)
+        names = {label.id: label.name for label in self.registry.labels(model.id)}
+        batch = preprocessor_for(network.spec).batch(list(self.digits.pictures[-UNTAUGHT:]))
+        with torch.inference_mode():
+            rows = network(batch).argmax(1).tolist()
+        predicted = [names[network.spec.labels[row]] for row in rows]
+        right = sum(p == str(label) for p, label in zip(predicted, self.digits.labels[-UNTAUGHT:], strict=True))
+        return right / UNTAUGHT
+
+    def state(self, model: Model, sample_id: str) -> str:
+        return self.receipts.get(model, sample_id).sample.state
+
+    def close(self) -> None:
+        self.database.close()
+
+
+class Countdown:
+    """Says yes from the given call on, and does something first when it does."""
+
+    def __init__(self, calls: int, then: Callable[[], object] = lambda: None) -> None:
+        self.calls, self.then, self.said = calls, then, threading.Event()
+
+    def __call__(self) -> bool:
+        self.calls -= 1
+        if self.calls == 0:
+            self.then()
+            self.said.set()
+        return self.said.is_set()
