@@ -141,8 +141,11 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names."""
+def run(settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names.
+
+    A `listener` that is given is used instead of the settings' address: a supervisor keeps it open over restarts.
+    """
     configure(settings.log_level, settings.log_format)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -154,7 +157,7 @@ def run(settings: Settings) -> int:
     if made is not None:
         sys.stderr.write(f"The first admin key, shown once: {made}\n")
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listener or _listen(settings.host, settings.port)
     except OSError as error:
         sys.stderr.write(f"perennial: cannot listen on {settings.host}:{settings.port}: {error.strerror or error}\n")
         return 2

@@ -13,7 +13,7 @@ While live was never taught there is nothing to lose and nothing it knows: every
 candidate knows counts, and the recall of 1/C is asked of all of them together.
 n = 0 is held back, unless live is `unproven`: then the early-stopping fold decides.
 A claim brings its own held-out samples, so a batch of wrong labels vouches for itself. Therefore samples held out
-*before* the claim must by themselves pass the test, and lose no more than the margin, or one sample.
+*before* the claim must by themselves pass the test, and lose no more than the margin, or two samples.
 """
 
 import math
@@ -230,7 +230,7 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
         return Decision.INCONCLUSIVE, f"{_moved(overall)}; {floor}"
     if anchor.loses_more_than(q.margin * anchor.n):
         return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
-    if settled.loses_more_than(max(1.0, q.margin * settled.n)):
+    if settled.loses_more_than(max(2.0, q.margin * settled.n)):
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"
     return Decision.PROMOTED, _moved(overall)
 

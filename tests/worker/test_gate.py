@@ -141,10 +141,10 @@ def test_a_batch_of_wrong_labels_cannot_vouch_for_itself() -> None:
     judgement = judge(question(judged))
     assert judgement.decision is Decision.REJECTED
     assert "held out before this claim" in judgement.reason
-    # Two lost are no proof, but not let through either; one may be chance.
-    judged = answers(CAT, both=38, b=2) + answers(CAT, c=12, settled=False)
+    # Three lost are no proof, but not let through either; two may be chance.
+    judged = answers(CAT, both=37, b=3) + answers(CAT, c=12, settled=False)
     assert judge(question(judged)).decision is Decision.INCONCLUSIVE
-    judged = answers(CAT, both=39, b=1) + answers(CAT, c=12, settled=False)
+    judged = answers(CAT, both=38, b=2) + answers(CAT, c=12, settled=False)
     assert judge(question(judged)).decision is Decision.PROMOTED
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.learning.averaging import AveragedWeights
 from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.fold import early_stopping_fold
 from worker.learning.normalization import set_training
@@ -58,10 +59,11 @@ class Course:
         remembered = [index for index in range(new, len(pool)) if index not in inside]
         self.rehearsal = Rehearsal(remembered, pool.targets, self.generator)
         self.fold_new = [index for index in self.fold if index < new]
+        self.average = AveragedWeights(self.named, settings.averaging)
         self.steps = 0
 
     def run(self) -> LearningRecord:
-        """Pass after pass until the fold's loss no longer falls; leave the best weights in the module.
+        """Pass after pass until the fold's loss no longer falls; leave the best (averaged) weights in the module.
 
         The fold chooses among passes, the first one included whatever it says: whether learning helped at all is the
         gate's question, and a fold of five samples would too often answer no (digits taught 32 at a time: +1 point).
@@ -82,6 +84,8 @@ class Course:
                 break
         if self.fold:
             self._restore(best)
+        else:
+            self.average.settle()
         fold_learned = best_pass > 0 and self._learn_the_fold(score, best)
         rows = self.pool.targets[self.fold]
         return LearningRecord(
@@ -125,6 +129,7 @@ class Course:
             if self.should_stop():
                 raise LearningStopped
             losses.append(self._step(indices))
+            self.average.follow()
             self.steps += 1
         return sum(losses) / len(losses)
 
@@ -158,7 +163,7 @@ class Course:
         self.module.eval()
         losses: list[Tensor] = []
         hits = 0
-        with torch.inference_mode():
+        with self.average.shown(), torch.inference_mode():
             for indices in chunks(self.fold, _EVALUATION_BATCH):
                 inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
                 logits = self.module(inputs)
@@ -187,17 +192,20 @@ class Course:
             if self.should_stop():
                 raise LearningStopped
             self._step([*indices, *others.draw(max(len(indices), self.settings.batch_size - len(indices)))])
+        self.average.restart()  # so few steps are kept as they are
         if self._judge()[0] <= score:
             return True
         self._restore(best)
         return False
 
     def _snapshot(self) -> "Snapshot":
-        return Snapshot(copy.deepcopy(self.module.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
+        with self.average.shown():
+            return Snapshot(copy.deepcopy(self.module.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
 
     def _restore(self, snapshot: "Snapshot") -> None:
         self.module.load_state_dict(snapshot.weights)
         self.optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
+        self.average.restart()
 
 
 @dataclass(frozen=True)

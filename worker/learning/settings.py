@@ -19,6 +19,7 @@ class LearnerSettings:
     patience: int = 3
     steps_per_pass: int = 8
     fold: float = 0.15
+    averaging: float = 0.97  # decay of the running average of weights that is kept; 0 keeps the last step's
     clip_norm: float = 5.0
     batch_statistics: bool = False  # whether BatchNorm's running statistics may move
     seed: int = 0
