@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -171,6 +172,9 @@ def run(settings: Settings, listener: socket.socket | None = None) -> int:
     )
     log.info("listening", address=_address(listener))
     server = uvicorn.Server(config)
+    # Once it has ended in order, uvicorn raises the signal again for whoever had a handler before: that is us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     with listener:
         server.run(sockets=[listener])
     return 0 if server.started else 3
