@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.errors import Corrupt, LeaseLost, MissingWeights, StaleParent
-from app.storage.registry import Fate
+from app.storage.promotions import Fate
 from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict
 from tests.worker.school import Countdown, School
 
