@@ -69,24 +69,6 @@ def test_a_setting_that_is_wrong_is_one_line_and_no_traceback(tmp_path: Path) ->
     assert "Traceback" not in errors
 
 
-def test_a_killed_worker_is_followed_by_one_that_goes_on(school: School, tmp_path: Path) -> None:
-    model = school.create(trigger={"samples": 32, "seconds": 0})
-    school.post(model, range(64))
-    process = start(tmp_path, kill_at="before_commit", lease_seconds="1")
-    process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == -signal.SIGKILL
-    assert school.live(model).number == 1
-    process = start(tmp_path, lease_seconds="1")
-    try:
-        wait_until(lambda: school.live(model).number > 1, process)
-    finally:
-        process.kill()
-        process.communicate()
-    version = school.live(model)
-    counts = school.registry.counts([version.id])[version.id]
-    assert counts["learn"] + counts["holdout"] == 64
-
-
 def test_the_device_is_taken_by_its_name() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in {"cpu", "cuda", "mps"}
