@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from app.errors import InvalidNetwork
 from app.recipe import FeaturesInput, ImageInput
 
+FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError)
+"""What a network's own code raises on inputs that it was not made for."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -57,7 +60,7 @@ def cut(network: nn.Module, shape: ImageInput | FeaturesInput, classes: int) -> 
     _replace(network, name)
     try:
         features = network(inputs)
-    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:
+    except FAILURES as error:
         raise InvalidNetwork(
             f"Without its last layer {name!r} the network does not run ({error}). forward() may only call that "
             "layer, not read its weight or sizes."
@@ -85,7 +88,7 @@ def _run(network: nn.Module, inputs: Tensor) -> tuple[str, nn.Linear | None, Ten
     network.eval()
     try:
         output = network(inputs)
-    except (RuntimeError, AttributeError, TypeError, ValueError, IndexError, AssertionError) as error:
+    except FAILURES as error:
         raise InvalidNetwork(
             f"The network does not take a batch {_sizes(inputs)}: {error}. Choose an architecture made for this "
             "input, or another input size."

@@ -89,9 +89,9 @@ class ImagePreprocessor:
             eight = image.convert("RGBA" if image.has_transparency_data else "RGB" if image.mode != "L" else "L")
         # Bilinear over the area that a pixel covers, opacity-weighted: Pillow's own antialiasing.
         small = eight.resize((self._size, self._size), Image.Resampling.BILINEAR)
-        turn = _TURNS.get(_orientation(image))
-        if turn is not None:
-            small = small.transpose(turn)
+        orientation = _orientation(image)
+        if orientation in _TURNS:
+            small = small.transpose(_TURNS[orientation])
         if small.mode == "RGBA":
             small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
         return small.convert("L" if self._channels == 1 else "RGB")
@@ -142,9 +142,9 @@ def _png_is_whole(content: bytes) -> bool:
     return False
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return int(image.getexif().get(_ORIENTATION, 1))
     except _DAMAGE:
         return 1  # the picture is whole, only what is said about it is not
 

@@ -8,7 +8,6 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -18,6 +17,8 @@ from app.errors import Corrupt, InvalidNetwork
 from app.networks.serialization import from_bytes
 
 _PICKLES = {".pth", ".pt", ".th"}
+_UNREADABLE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, pickle.UnpicklingError)
+"""What torch.load raises on files that are damaged or hold more than tensors."""
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:
@@ -57,7 +58,12 @@ def fetch_imagenet(architecture: str, *, download: bool) -> Mapping[str, Tensor]
         )
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
+        raise InvalidNetwork(
+            f'"imagenet" weights for {architecture!r}: the file in {torch.hub.get_dir()} is damaged. Delete it and '
+            f"try again. {instead}"
+        ) from error
+    except OSError as error:  # of the network too
         raise InvalidNetwork(
             f'"imagenet" weights for {architecture!r} cannot be fetched: {error}. {instead}'
         ) from error
@@ -80,7 +86,7 @@ def _unpickled(path: Path) -> object:
         with warnings.catch_warnings():  # a command's only thread; old files warn of their own format
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise InvalidNetwork(
             f"{path.name} cannot be read as weights alone: it is damaged, or holds more than tensors. Save "
             "network.state_dict() with torch.save, or as safetensors, and add that."
@@ -95,7 +101,8 @@ def _tensors(state: object, name: str) -> dict[str, Tensor]:
         raise InvalidNetwork(f"{name} holds no state dict; expected names and tensors, as state_dict() gives them.")
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+        if not isinstance(key, str) or not plain:
             raise InvalidNetwork(f"{name}: {key!r} is no plain tensor; expected names and tensors alone.")
         # A copy of its own: tensors that share memory cannot be saved as safetensors.
         tensors[key] = value.detach().to("cpu", copy=True).contiguous()
