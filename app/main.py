@@ -1,1 +1,210 @@
-"""The server's composition root."""
+"""The server's composition root: every part is made here, and started and stopped in order.
+
+`create_app` is called by `run`, by the command line and by tests; it makes no thread and opens no socket.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+import torch
+import uvicorn
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from app.api import deps, envelope, error_handlers, openapi
+from app.api.key_cache import KeyCache
+from app.api.limits import STREAMS, BodyLimits, Streams
+from app.api.metrics import Metrics
+from app.api.routers import ROUTERS
+from app.api.security import authorize
+from app.errors import InvalidSetting, PerennialError
+from app.log import configure, get_logger
+from app.networks.catalog import build, default_architecture
+from app.networks.pretrained import base_weights_from
+from app.serving.inference_pool import InferencePool
+from app.serving.live_model import LiveModels
+from app.serving.loader import PredictorLoader
+from app.serving.pinned_versions import PinnedVersions
+from app.serving.prediction_writer import PredictionWriter
+from app.serving.refresher import Refresher
+from app.serving.timer import Timer
+from app.settings import Settings
+from app.storage.database import Database
+from app.storage.events import EventLog
+from app.storage.intake import Intake
+from app.storage.keys import KeyRing
+from app.storage.killpoint import KillPoint
+from app.storage.migrate import require_current
+from app.storage.predictions import PredictionLog
+from app.storage.queue import SampleQueue
+from app.storage.receipts import Receipts
+from app.storage.registry import ModelRegistry
+from app.storage.servers import ServerRoster
+from app.storage.weights import WeightStore
+
+log = get_logger(__name__)
+
+REAP_SECONDS = 5.0
+PINNED_VERSIONS = 3
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Compose the server. Raises InvalidSetting, or Unavailable where the database is not up to date."""
+    if settings.auth == "off" and not _is_loopback(settings.host):
+        raise InvalidSetting(
+            f"auth=off lets everyone in, and host {settings.host!r} is not loopback. "
+            "Leave auth on, or set PERENNIAL_HOST=127.0.0.1."
+        )
+    torch.set_num_threads(settings.server_threads)
+    kill_point = KillPoint(settings.kill_at)
+    database = Database(settings.database_address)
+    try:
+        require_current(database)
+    except PerennialError:
+        database.close()
+        raise
+
+    registry = ModelRegistry(database)
+    roster = ServerRoster(database)
+    predictions = PredictionLog(database)
+    weights = WeightStore(settings.weights_dir, kill_point)
+    base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
+    loader = PredictorLoader(
+        registry, weights, builders=settings.builders, base_weights=base_weights, device=settings.server_device
+    )
+    live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
+    refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
+    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
+    pool = InferencePool(
+        threads=max(1, min(4, (os.cpu_count() or 1) // settings.server_threads)),
+        inflight_limit=settings.inflight_limit,
+        request_seconds=settings.request_seconds,
+    )
+    reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        writer.start()
+        refresher.start()
+        reaper.start()
+        try:
+            yield
+        finally:
+            for part in (reaper, refresher, pool, writer):  # the writer last: answers still come from the pool
+                await run_in_threadpool(part.stop)
+            await run_in_threadpool(database.close)
+
+    app = FastAPI(
+        title="Perennial",
+        summary="The model server that keeps learning.",
+        description="Ask a model, send labels, watch new versions go live, roll back. Errors are RFC 9457 problems.",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(authorize)],
+    )
+    deps.install(
+        app.state,
+        deps.Parts(
+            registry=registry,
+            intake=Intake(database, settings.queue_limit),
+            receipts=Receipts(database),
+            predictions=predictions,
+            events=EventLog(database),
+            key_cache=KeyCache(KeyRing(database)),
+            roster=roster,
+            live_models=live_models,
+            pinned_versions=PinnedVersions(registry, loader, live_models, capacity=PINNED_VERSIONS),
+            pool=pool,
+            refresher=refresher,
+            writer=writer,
+            metrics=Metrics(),
+            try_build=lambda spec: build(spec, settings.builders, base_weights),
+            default_architecture=default_architecture,
+            streams=Streams(STREAMS),
+            auth=settings.auth == "on",
+        ),
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    openapi.install(app)
+    error_handlers.install(app)
+    app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
+    hosts = {*envelope.LOOPBACK, settings.host} if _is_loopback(settings.host) else None
+    app.add_middleware(envelope.Envelope, hosts=hosts)
+    return app
+
+
+def run(settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names.
+
+    A `listener` that is given is used instead of the settings' address: a supervisor keeps it open over restarts.
+    """
+    configure(settings.log_level, settings.log_format)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        app = create_app(settings)
+        made = _first_key(settings)
+    except PerennialError as error:
+        sys.stderr.write(f"perennial: {error}\n")
+        return 2
+    if made is not None:
+        sys.stderr.write(f"The first admin key, shown once: {made}\n")
+    try:
+        listener = listener or _listen(settings.host, settings.port)
+    except OSError as error:
+        sys.stderr.write(f"perennial: cannot listen on {settings.host}:{settings.port}: {error.strerror or error}\n")
+        return 2
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=30,
+    )
+    log.info("listening", address=_address(listener))
+    server = uvicorn.Server(config)
+    with listener:
+        server.run(sockets=[listener])
+    return 0 if server.started else 3
+
+
+def _first_key(settings: Settings) -> str | None:
+    database = Database(settings.database_address)
+    try:
+        return KeyRing(database).ensure_admin(settings.admin_key)
+    finally:
+        database.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 
 from app.errors import Corrupt, InvalidNetwork
@@ -44,6 +43,8 @@ def fetch_imagenet(architecture: str, *, download: bool) -> Mapping[str, Tensor]
 
     `download` is the setting `weights_download`: without it nothing is fetched. InvalidNetwork says what to do.
     """
+    import torchvision  # noqa: PLC0415  it takes five seconds, which most models need not wait for
+
     instead = "Bring a file in with `perennial weights add FILE` and name it by the digest that it prints."
     try:
         weights = torchvision.models.get_model_weights(architecture).DEFAULT

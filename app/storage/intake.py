@@ -6,7 +6,7 @@ Called by the API with payloads that were checked already. What is answered as a
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Select, func, insert, select
@@ -20,6 +20,7 @@ from app.storage.labels import LabelBook
 from app.storage.promotions import chunks, last_promotion, lock_model, record
 from app.storage.revisions import new_revision, newest_revision, quarantine_sample, withdraw_sample
 from app.storage.tables import (
+    Label,
     LabelState,
     LedgerEntry,
     LedgerRole,
@@ -110,6 +111,7 @@ class Intake:
         same = self._same_content(session, model, digests)
         rows = _Rows()
         answers: list[Accepted | Refused] = []
+        named: dict[str, Label] = {}
         for item, sample_id, digest in zip(items, ids, digests, strict=True):
             if sample_id in mine:
                 answers.append(Accepted(sample_id, mine[sample_id].state))
@@ -154,11 +156,17 @@ class Intake:
             same.setdefault(digest, []).append(sample)
             if item.client_id is not None:
                 stored[item.client_id] = sample
-            answers.append(Accepted(sample_id, sample.state, note=labels.note(label)))
+            answers.append(Accepted(sample_id, sample.state))
+            named[sample_id] = label
         self._insert(session, rows)
-        if labels.accept_proposals():
-            answers = [_without_note(answer) for answer in answers]
-        return answers
+        labels.accept_proposals()
+        notes = labels.notes()
+        return [
+            replace(answer, note=notes.get(named[answer.id].id))
+            if isinstance(answer, Accepted) and answer.id in named
+            else answer
+            for answer in answers
+        ]
 
     @writes
     def correct(self, session: Session, model: Model, sample_id: str, label: str, actor: str) -> Sample:
@@ -303,10 +311,6 @@ def _repeated(earlier: Sample, request: str, item: NewSample) -> Accepted | Refu
         f"Id {item.client_id!r} was used before for another body. Choose a new id, or PATCH sample {earlier.id} "
         "to correct its label.",
     )
-
-
-def _without_note(answer: Accepted | Refused) -> Accepted | Refused:
-    return Accepted(answer.id, answer.state, answer.duplicate) if isinstance(answer, Accepted) else answer
 
 
 def _sample(session: Session, model: Model, sample_id: str) -> Sample:

@@ -61,10 +61,10 @@ class LabelBook:
         self._proposed_used |= proposed
         return label
 
-    def accept_proposals(self) -> set[int]:
-        """Turn proposed labels that have samples enough into classes and queue what waited for them; their ids."""
+    def accept_proposals(self) -> None:
+        """Turn proposed labels that have samples enough into classes, and queue what waited for them."""
         if not self._proposed_used:
-            return set()
+            return
         waiting = self._waiting()
         accepted = {label_id for label_id, count in waiting.items() if count >= self._policy.after}
         for label in self._by_name.values():
@@ -79,14 +79,18 @@ class LabelBook:
             )
             .values(state=RevisionState.QUEUED)
         )
-        return accepted
 
-    def note(self, label: Label) -> str | None:
-        """What the sender of a proposed label should know, in words."""
-        if label.state != LabelState.PROPOSED:
-            return None
-        missing = self._policy.after - self._waiting().get(label.id, 0)
-        return f"waits for {missing} more of the new label {label.name!r}{self._hint(label.name)}".rstrip(".")
+    def notes(self) -> dict[int, str]:
+        """What senders of proposed labels should know, in words, by label id."""
+        if not self._proposed_used:
+            return {}
+        waiting = self._waiting()
+        return {
+            label.id: f"waits for {self._policy.after - waiting.get(label.id, 0)} more of the new label "
+            f"{label.name!r}{self._hint(label.name)}".rstrip(".")
+            for label in self._by_name.values()
+            if label.state == LabelState.PROPOSED
+        }
 
     def name(self, label_id: int) -> str:
         return next(label.name for label in self._by_name.values() if label.id == label_id)

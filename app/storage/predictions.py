@@ -86,17 +86,11 @@ class PredictionLog:
     def prune(self, session: Session, days: float, nbytes: int) -> int:
         """Let go what is older than `days`, and the oldest beyond `nbytes`; how many."""
         cut = now(session) - timedelta(days=days)
-        total = session.execute(
-            select(func.coalesce(func.sum(Prediction.nbytes), 0)).where(Prediction.created_at >= cut)
-        ).scalar_one()
-        if total > nbytes:
-            kept = 0
-            newest_first = select(Prediction.created_at, Prediction.nbytes).order_by(Prediction.created_at.desc())
-            for created_at, size in session.execute(newest_first.execution_options(yield_per=1000)):
-                kept += size
-                if kept > nbytes:
-                    cut = max(cut, created_at + timedelta(milliseconds=1))
-                    break
+        running = func.sum(Prediction.nbytes).over(order_by=(Prediction.created_at.desc(), Prediction.id.desc()))
+        weighed = select(Prediction.created_at, running.label("total")).subquery()
+        beyond = session.scalar(select(func.max(weighed.c.created_at)).where(weighed.c.total > nbytes))
+        if beyond is not None:
+            cut = max(cut, beyond + timedelta(milliseconds=1))
         old = select(Prediction.id).where(Prediction.created_at < cut)
         session.execute(delete(PredictionInput).where(PredictionInput.prediction_id.in_(old)))
         removed = session.execute(delete(Prediction).where(Prediction.created_at < cut))

@@ -46,13 +46,15 @@ def new_revision(
 
 def _take_out(session: Session, sample: Sample, actor: str, at: datetime) -> bool:
     """Append the revision that takes the sample out of what was learned; False when nothing was."""
-    newest = newest_revision(session, sample.id)
-    if newest.state in (RevisionState.QUEUED, RevisionState.WAITING, RevisionState.QUARANTINED):
-        newest.state = RevisionState.SUPERSEDED
-    claimed = newest.state == RevisionState.CLAIMED
+    revisions = session.scalars(select(Revision).where(Revision.sample_id == sample.id)).all()
+    for revision in revisions:
+        if revision.state in (RevisionState.QUEUED, RevisionState.WAITING, RevisionState.QUARANTINED):
+            revision.state = RevisionState.SUPERSEDED
+    claimed = any(revision.state == RevisionState.CLAIMED for revision in revisions)
     learned = sample.in_line and sample.side == LedgerRole.LEARN
     state = RevisionState.QUEUED if claimed or learned else RevisionState.SUPERSEDED
-    session.add(new_revision(sample, newest.number + 1, RevisionAction.REMOVE, actor, state, at))
+    number = max(revision.number for revision in revisions) + 1
+    session.add(new_revision(sample, number, RevisionAction.REMOVE, actor, state, at))
     return claimed or learned
 
 

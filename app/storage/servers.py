@@ -53,12 +53,14 @@ class ServerRoster:
         return server.id
 
     @writes
-    def beat(self, session: Session, server_id: str, serving: Sequence[ServingReport], *, changed: bool = True) -> None:
-        """Say that the server lives, and, when anything changed, what it serves."""
+    def beat(self, session: Session, server_id: str, serving: Sequence[ServingReport], *, changed: bool = True) -> bool:
+        """Say that the server lives, and, when anything changed, what it serves; False when it was forgotten."""
         at = now(session)
+        if session.get(Server, server_id) is None:
+            return False
         session.execute(update(Server).where(Server.id == server_id).values(seen_at=at))
         if not changed:
-            return
+            return True
         for report in serving:
             session.merge(
                 Serving(
@@ -71,6 +73,7 @@ class ServerRoster:
                     loaded_at=at,
                 )
             )
+        return True
 
     @writes
     def leave(self, session: Session, server_id: str) -> None:

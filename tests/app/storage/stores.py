@@ -4,17 +4,19 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import func, select
+
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim, Outcome
 from app.storage.database import Database
 from app.storage.intake import Accepted, Intake, NewSample
 from app.storage.line import LineReader
-from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
-from app.storage.tables import ArtifactKind, Model, Verdict, Version
+from app.storage.servers import ServerRoster
+from app.storage.tables import ArtifactKind, Model, Update, Verdict, Version
 from app.storage.weights import WeightStore
 
 
@@ -29,6 +31,7 @@ class Stores:
     queue: SampleQueue
     line: LineReader
     weights: WeightStore
+    roster: ServerRoster
 
     def create(self, **recipe: object) -> Live:
         return self.registry.create(
@@ -73,11 +76,16 @@ class Stores:
     def state(self, model: Model, sample_id: str) -> str:
         return self.receipts.get(model, sample_id).sample.state
 
+    def failures(self, model: Model) -> int:
+        """How many updates of the model failed."""
+        with self.database.sessions() as session:
+            query = select(func.count()).select_from(Update)
+            return session.execute(query.where(Update.model_id == model.id, Update.state == "failed")).scalar_one()
+
 
 def open_stores(url: str, folder: Path) -> Stores:
-    """Stores over a database that is migrated here and now."""
+    """Stores over a migrated database."""
     database = Database(url)
-    upgrade(database)
     return Stores(
         database,
         ModelRegistry(database),
@@ -86,6 +94,7 @@ def open_stores(url: str, folder: Path) -> Stores:
         SampleQueue(database),
         LineReader(database),
         WeightStore(folder / "weights"),
+        ServerRoster(database),
     )
 
 

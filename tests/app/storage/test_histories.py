@@ -11,7 +11,9 @@ import pytest
 from app.errors import Conflict, LeaseLost
 from app.storage import queue as queue_module
 from app.storage.claims import Claim
+from app.storage.database import Database
 from app.storage.intake import Accepted, NewSample
+from app.storage.migrate import upgrade
 from app.storage.promotions import Fate
 from app.storage.tables import Model, Verdict
 from tests.app.storage.invariants import check
@@ -142,7 +144,11 @@ def test_the_histories_find_a_commit_that_is_not_fenced(tmp_path: Path) -> None:
     """The check of the check: with the fence taken out, some history must break a promise."""
     found = False
     for seed in range(30):
-        stores = open_stores(f"sqlite:///{tmp_path / f'{seed}.db'}", tmp_path)
+        url = f"sqlite:///{tmp_path / f'{seed}.db'}"
+        migrated = Database(url)
+        upgrade(migrated)
+        migrated.close()
+        stores = open_stores(url, tmp_path)
         with patch.object(queue_module, "rows_changed", lambda result: 1):
             try:
                 History(stores, seed).run(STEPS)

@@ -1,0 +1,60 @@
+"""What the routes stand on; the only reader of `app.state`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.api.key_cache import KeyCache
+from app.api.limits import Streams
+from app.api.metrics import Metrics
+from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput, ImageInput
+from app.serving.inference_pool import InferencePool
+from app.serving.live_model import LiveModels
+from app.serving.pinned_versions import PinnedVersions
+from app.serving.prediction_writer import PredictionWriter
+from app.serving.refresher import Refresher
+from app.storage.events import EventLog
+from app.storage.intake import Intake
+from app.storage.predictions import PredictionLog
+from app.storage.receipts import Receipts
+from app.storage.registry import ModelRegistry
+from app.storage.servers import ServerRoster
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that the composition root hands to the routes."""
+
+    registry: ModelRegistry
+    intake: Intake
+    receipts: Receipts
+    predictions: PredictionLog
+    events: EventLog
+    key_cache: KeyCache
+    roster: ServerRoster
+    live_models: LiveModels
+    pinned_versions: PinnedVersions
+    pool: InferencePool
+    refresher: Refresher
+    writer: PredictionWriter
+    metrics: Metrics
+    try_build: Callable[[NetworkSpec], object]
+    default_architecture: Callable[[ImageInput | FeaturesInput], str]
+    streams: Streams
+    auth: bool
+
+
+def install(app_state: object, parts: Parts) -> None:
+    """Put the parts where `parts_of` finds them."""
+    app_state.parts = parts  # type: ignore[attr-defined]
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+Wired = Annotated[Parts, Depends(parts_of)]

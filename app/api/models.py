@@ -1,0 +1,128 @@
+"""Models: created, shown, given another recipe."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from app.api.body import described, in_body, read_json
+from app.api.deps import Parts, Wired
+from app.api.key_cache import Scope
+from app.api.openapi import problems
+from app.api.paths import ModelPath
+from app.api.schemas.models import ModelAnswer, ModelRequest, ModelsAnswer, RecipeChange
+from app.api.security import Called, needs
+from app.api.shown import shown_model
+from app.errors import AlreadyExists, InvalidNetwork, NotFound, UnknownModel
+from app.networks.spec import NetworkSpec
+from app.recipe import NewModel, Recipe
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+SERVED_SECONDS = 5.0  # how long the answer to a creation waits until the model can be asked
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a model",
+    response_model=ModelAnswer,
+    responses=problems(400, 409, 413, 415),
+    **needs(Scope.ADMIN, **described(ModelRequest)),
+)
+async def create(request: Request, response: Response, parts: Wired, caller: Called) -> ModelAnswer:
+    """Create a model whose version 1 is live at once; a network that cannot be built is refused, nothing stored."""
+    asked = await read_json(request, ModelRequest)
+    answer = await run_in_threadpool(_create, parts, asked, caller.name)
+    response.headers["Location"] = f"/v1/models/{answer.name}"
+    return answer
+
+
+@router.get("", summary="List models", response_model=ModelsAnswer, responses=problems(), **needs(Scope.PREDICT))
+def models(parts: Wired) -> ModelsAnswer:
+    """Show every model."""
+    return ModelsAnswer(models=[shown_model(parts, model) for model in parts.registry.models()])
+
+
+@router.get(
+    "/{model}", summary="Show a model", response_model=ModelAnswer, responses=problems(404), **needs(Scope.PREDICT)
+)
+def show(model: ModelPath, parts: Wired) -> ModelAnswer:
+    """Show what is live, what waits, and how the model learns."""
+    return shown_model(parts, parts.registry.model(model))
+
+
+@router.patch(
+    "/{model}",
+    summary="Change the recipe",
+    response_model=ModelAnswer,
+    responses=problems(400, 404, 413, 415),
+    **needs(Scope.ADMIN, **described(RecipeChange)),
+)
+async def change(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
+    """Change how the model learns from its next update on; fields left out stay as they are."""
+    asked = await read_json(request, RecipeChange)
+
+    def act() -> ModelAnswer:
+        recipe = _changed(parts.registry.model(model).recipe, asked.recipe)
+        return shown_model(parts, parts.registry.change_recipe(model, recipe, caller.name))
+
+    return await run_in_threadpool(act)
+
+
+def _create(parts: Parts, asked: ModelRequest, actor: str) -> ModelAnswer:
+    if _exists(parts, asked.name):
+        raise AlreadyExists("model", asked.name)
+    fields = {name: getattr(asked, name) for name in NewModel.model_fields}
+    if not asked.network.architecture:
+        architecture = parts.default_architecture(asked.input)
+        fields["network"] = asked.network.model_copy(update={"architecture": architecture})
+    new = NewModel(**fields)
+    spec = NetworkSpec(
+        architecture=new.network.architecture,
+        input=new.input,
+        labels=tuple(range(1, len(new.labels) + 1)),
+        weights=new.network.weights,
+        seed=new.recipe.seed,
+    )
+    try:
+        parts.try_build(spec)
+    except NotFound as error:  # the base weights; the address itself exists
+        raise InvalidNetwork(str(error)) from error
+    live = parts.registry.create(new, actor)
+    parts.refresher.wait_for(live.model.id, live.epoch, SERVED_SECONDS)
+    return shown_model(parts, live.model)
+
+
+def _exists(parts: Parts, name: str) -> bool:
+    try:
+        parts.registry.model(name)
+    except UnknownModel:
+        return False
+    return True
+
+
+def _changed(recipe: dict[str, Any], change: dict[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate_json(json.dumps(_merged(recipe, change)), strict=True)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = [in_body(one) for one in found]
+        raise RequestValidationError([{**one, "loc": ("body", "recipe", *one["loc"][1:])} for one in errors]) from None
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Lay `new` over `old`, part by part; a part of another kind takes nothing from the old one."""
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        same_kind = (
+            isinstance(before, dict)
+            and isinstance(value, dict)
+            and value.get("kind", before.get("kind")) == (before.get("kind"))
+        )
+        merged[name] = _merged(before, value) if same_kind and isinstance(before, dict) else value
+    return merged

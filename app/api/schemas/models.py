@@ -1,0 +1,112 @@
+"""The forms of models: created, taught by a recipe, shown."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, field_validator
+
+from app.api.schemas.wire import LabelText, ReasonText, Received, Sent, example
+from app.recipe import NewModel
+
+_LABEL: TypeAdapter[str] = TypeAdapter(LabelText)
+
+
+class ModelRequest(NewModel):
+    """What creates a model: every field but `name` and `input` has a default."""
+
+    model_config = ConfigDict(
+        title="NewModel",
+        json_schema_extra=example(
+            {
+                "name": "iris",
+                "input": {"kind": "features", "size": 4},
+                "labels": ["setosa", "versicolor"],
+                "recipe": {"trigger": {"samples": 32, "seconds": 10}},
+            },
+            {
+                "name": "pets",
+                "input": {"kind": "image", "size": 64, "channels": 3},
+                "network": {"architecture": "resnet18", "weights": None},
+                "labels": ["cat", "dog"],
+                "recipe": {
+                    "trainable": "all",
+                    "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}],
+                    "memory": {"kind": "class_balanced", "capacity": 2000},
+                    "optimizer": {"kind": "sgd", "lr": 0.01, "momentum": 0.9},
+                    "batch_size": 32,
+                    "trigger": {"samples": 32, "seconds": 10},
+                    "holdout": 0.1,
+                    "gate": {"margin": 0.02, "alpha": 0.05},
+                    "new_classes": {"policy": "propose", "after": 5},
+                },
+            },
+        ),
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _printable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_LABEL.validate_python(label) for label in value)
+
+
+class RecipeChange(Received):
+    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example({"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}}),
+    )
+
+    recipe: dict[str, Any]
+
+
+class ReasonRequest(Received):
+    model_config = ConfigDict(json_schema_extra=example({"reason": "labels of last week are under review"}))
+
+    reason: ReasonText = Field(default="", description="Stands in the audit log.")
+
+
+class QueueAnswer(Sent):
+    queued: int
+    oldest_seconds: float | None
+
+
+class ModelAnswer(Sent):
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            {
+                "name": "iris",
+                "live": 17,
+                "epoch": 17,
+                "labels": ["setosa", "versicolor", "virginica"],
+                "proposed_labels": [],
+                "queue": {"queued": 3, "oldest_seconds": 1.2},
+                "accuracy": 0.96,
+                "pinned": False,
+                "learning": True,
+                "input": {"kind": "features", "size": 4},
+                "network": {"architecture": "mlp", "weights": None},
+                "recipe": {"trainable": "all", "batch_size": 32},
+                "recipe_number": 1,
+                "created_at": "2026-01-02T12:00:00Z",
+            }
+        ),
+    )
+
+    name: str
+    live: int = Field(description="Number of the version that answers.")
+    epoch: int = Field(description="How often the pointer to the live version has moved.")
+    labels: list[str]
+    proposed_labels: list[str] = Field(description="Labels that wait for more samples before they become classes.")
+    queue: QueueAnswer
+    accuracy: float | None = Field(description="Of the live version on its held-out samples; null if not measured.")
+    pinned: bool = Field(description="Whether promotions are held.")
+    learning: bool = Field(description="False while learning is paused.")
+    input: dict[str, Any]
+    network: dict[str, Any]
+    recipe: dict[str, Any]
+    recipe_number: int
+    created_at: datetime
+
+
+class ModelsAnswer(Sent):
+    models: list[ModelAnswer]

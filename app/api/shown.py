@@ -1,0 +1,65 @@
+"""How models and versions look on the wire; several routes show them."""
+
+from collections.abc import Sequence
+
+from app.api.deps import Parts
+from app.api.schemas.models import ModelAnswer, QueueAnswer
+from app.api.schemas.versions import VersionAnswer
+from app.storage.tables import ArtifactKind, LabelState, Model, Version
+
+
+def shown_model(parts: Parts, model: Model) -> ModelAnswer:
+    """Describe a model as it stands now."""
+    live = parts.registry.live(model.id)
+    labels = parts.registry.labels(model.id)
+    depth = parts.receipts.depth(model.id)
+    accuracy = live.version.metrics.get("accuracy")
+    return ModelAnswer(
+        name=model.name,
+        live=live.version.number,
+        epoch=live.epoch,
+        labels=[label.name for label in labels if label.state == LabelState.ACTIVE],
+        proposed_labels=[label.name for label in labels if label.state == LabelState.PROPOSED],
+        queue=QueueAnswer(queued=depth.queued, oldest_seconds=depth.oldest_seconds),
+        accuracy=accuracy if isinstance(accuracy, int | float) else None,
+        pinned=model.pinned,
+        learning=not model.paused,
+        input=model.input,
+        network=model.network,
+        recipe=model.recipe,
+        recipe_number=model.recipe_number,
+        created_at=model.created_at,
+    )
+
+
+def shown_versions(parts: Parts, model: Model, versions: Sequence[Version]) -> list[VersionAnswer]:
+    """Describe versions of one model."""
+    live = parts.registry.live(model.id).version.id
+    names = {label.id: label.name for label in parts.registry.labels(model.id)}
+    counts = parts.registry.counts([version.id for version in versions])
+    numbers = {version.id: version.number for version in versions}
+    answers = []
+    for version in versions:
+        parent = version.parent_id
+        if parent is not None and parent not in numbers:
+            numbers[parent] = parts.registry.version_by_id(parent).number
+        weights = parts.registry.artifacts(version.id).get(ArtifactKind.WEIGHTS)
+        answers.append(
+            VersionAnswer(
+                version=version.number,
+                id=version.id,
+                parent=None if parent is None else numbers[parent],
+                live=version.id == live,
+                verdict=version.verdict,
+                reason=version.reason,
+                metrics=version.metrics,
+                counts={"learn": 0, "holdout": 0, **counts.get(version.id, {})},
+                digest=None if weights is None else f"sha256:{weights.sha256}",
+                files=version.files,
+                network={key: version.spec.get(key) for key in ("architecture", "weights", "seed")},
+                labels=[names.get(label, str(label)) for label in version.spec["labels"]],
+                recipe_number=version.recipe_number,
+                created_at=version.created_at,
+            )
+        )
+    return answers

@@ -1,0 +1,77 @@
+"""The HTTP side of the commands: one server's address and key, answers as plain data, refusals in its own words.
+
+Called by the commands that speak to a running server, the demo and the benchmarks. Knows the wire of the API and
+nothing of the database.
+"""
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from app.errors import PerennialError, Unavailable
+
+
+class Refused(PerennialError):
+    """The server answered with a problem; the message is its `detail`."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        super().__init__(detail)
+
+
+class Connection:
+    """A running server as one client sees it. Not to be shared between threads."""
+
+    def __init__(self, url: str, key: str = "", timeout_seconds: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: str | int | None) -> Any:
+        return self.ask("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self.ask("POST", path, json=body if body is not None else {})
+
+    def ask(self, method: str, path: str, **request: Any) -> Any:
+        """Send one request, give the decoded answer. Raises Refused, or Unavailable when nobody answers."""
+        try:
+            response = self._http.request(method, path, **request)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Refused(0, f"{self.url!r} is no address of a server; expected e.g. http://127.0.0.1:8000.") from error
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"No server answers at {self.url} ({type(error).__name__}). "
+                "Start one with `perennial up`, or name another with --url or PERENNIAL_URL."
+            ) from error
+        if response.is_error:
+            raise Refused(response.status_code, _detail(response))
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise Refused(response.status_code, f"{self.url} answers, but not as a Perennial server does.") from error
+
+
+def _detail(response: httpx.Response) -> str:
+    """The problem's words; where there are none, the status."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if isinstance(problem, dict) and problem.get("detail"):
+        detail = problem["detail"]
+        errors = problem.get("errors")
+        return "\n".join([str(detail), *(str(error) for error in errors)]) if isinstance(errors, list) else str(detail)
+    return f"The server answered {response.status_code} {response.reason_phrase}."

@@ -1,0 +1,141 @@
+"""Writes predictions behind: in groups, by its own thread, never on the path of the answer.
+
+The predict endpoint hands records over, GET and labels by id look into what is not yet written. A crash may
+cost the last group. Knows nothing of HTTP.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from app.log import get_logger
+from app.storage.predictions import PredictionLog, PredictionRecord
+
+log = get_logger(__name__)
+
+GROUP_SECONDS = 0.25
+GROUP_RECORDS = 512
+PRUNE_SECONDS = 60.0
+TRIES = 3
+
+
+class PredictionWriter:
+    """A bounded queue in front of the PredictionLog."""
+
+    def __init__(
+        self,
+        predictions: PredictionLog,
+        *,
+        keep_days: float,
+        keep_bytes: int,
+        queue_records: int = 20_000,
+        queue_bytes: int = 256 << 20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._predictions = predictions
+        self._keep_days = keep_days
+        self._keep_bytes = keep_bytes
+        self._queue_records = queue_records
+        self._queue_bytes = queue_bytes
+        self._clock = clock
+        self.dropped = 0
+        self._waiting: dict[str, PredictionRecord] = {}  # by prediction id, oldest first
+        self._waiting_bytes = 0
+        self._writing: dict[str, PredictionRecord] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._next_prune = clock() + PRUNE_SECONDS
+        self._thread = threading.Thread(target=self._run, name="prediction-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, then end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def write(self, records: Sequence[PredictionRecord]) -> None:
+        """Take records over without waiting; when the queue is full they are dropped, counted and logged."""
+        with self._changed:
+            arriving = sum(len(record.content) for record in records)
+            full = (
+                len(self._waiting) + len(records) > self._queue_records
+                or self._waiting_bytes + arriving > self._queue_bytes
+            )
+            if full or self._stopping:
+                self.dropped += len(records)
+                log.warning("predictions not kept", dropped=len(records), dropped_so_far=self.dropped)
+                return
+            self._waiting.update((record.id, record) for record in records)
+            self._waiting_bytes += arriving
+            self._changed.notify_all()
+
+    def find(self, prediction_id: str) -> PredictionRecord | None:
+        """Give a record that is not in the PredictionLog yet."""
+        with self._changed:
+            return self._waiting.get(prediction_id) or self._writing.get(prediction_id)
+
+    def flush(self, seconds: float = 5.0) -> bool:
+        """Wait until all that was handed over is written; False if that took longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout=seconds)
+
+    @property
+    def depth(self) -> int:
+        """How many records wait."""
+        with self._changed:
+            return len(self._waiting) + len(self._writing)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping, timeout=PRUNE_SECONDS)
+                if self._stopping and not self._waiting:
+                    return
+                # Let a group gather, so that a busy server commits four times a second.
+                self._changed.wait_for(
+                    lambda: self._stopping or len(self._waiting) >= GROUP_RECORDS, timeout=GROUP_SECONDS
+                )
+                ids = list(self._waiting)[:GROUP_RECORDS]
+                self._writing = {each: self._waiting.pop(each) for each in ids}
+                self._waiting_bytes -= sum(len(record.content) for record in self._writing.values())
+            self._write_group()
+            self._prune()
+
+    def _write_group(self) -> None:
+        records = list(self._writing.values())
+        for tried in range(1, TRIES + 1):
+            if not records or self._written(records, tried):
+                break
+        with self._changed:
+            self._writing = {}
+            self._changed.notify_all()
+
+    def _written(self, records: list[PredictionRecord], tried: int) -> bool:
+        try:
+            self._predictions.write(records)
+        except Exception:  # the thread must outlive a database that is away
+            log.warning("predictions not written", records=len(records), tried=tried, exc_info=True)
+            if tried == TRIES:
+                self.dropped += len(records)
+            else:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, timeout=tried)
+            return False
+        return True
+
+    def _prune(self) -> None:
+        if self._clock() < self._next_prune:
+            return
+        self._next_prune = self._clock() + PRUNE_SECONDS
+        try:
+            gone = self._predictions.prune(self._keep_days, self._keep_bytes)
+        except Exception:  # tried again in a minute
+            log.warning("predictions not pruned", exc_info=True)
+            return
+        if gone:
+            log.info("predictions pruned", predictions=gone)

@@ -1,0 +1,109 @@
+"""One loaded version of a model, ready to answer; it never changes.
+
+Made by the loader, held by LiveModel and PinnedVersions, called by InferencePool. Knows nothing of HTTP, of
+databases, or of which version is live.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.errors import Corrupt
+from app.networks.network import Network
+from app.networks.preprocessor import Preprocessor
+from app.networks.spec import NetworkSpec
+from app.recipe import ImageInput
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A label and the share of belief it got."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a version says of one input; `label` is None while the version knows no class."""
+
+    label: str | None
+    score: float | None
+    top: tuple[Scored, ...]
+
+
+class Predictor:
+    """A version's network in evaluation mode with all that its answers need. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        model_id: int,
+        model: str,
+        version_id: str,
+        version: int,
+        network: Network,
+        preprocessor: Preprocessor,
+        labels: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        self.model_id = model_id
+        self.model = model
+        self.version_id = version_id
+        self.version = version
+        self.labels = tuple(labels)
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._preprocessor = preprocessor
+        self._device = device
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return self._network.spec
+
+    def decode(self, content: bytes) -> Tensor:
+        """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
+        return self._preprocessor.decode(content)
+
+    def predict(self, items: Sequence[Tensor], top_k: int = 5) -> list[Answer]:
+        """Answer decoded items in one forward pass, in their order."""
+        if not items:
+            return []
+        if not self.labels:
+            return [Answer(label=None, score=None, top=()) for _ in items]
+        beliefs = self._logits(items).softmax(dim=1)  # (batch, labels)
+        scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        answers = []
+        for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
+            top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
+            answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
+        return answers
+
+    def warm_up(self) -> None:
+        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit."""
+        item = _golden_item(self.spec)
+        for count in (1, 8):
+            logits = self._logits([item] * count)
+            if logits.shape != (count, len(self.labels)):
+                raise Corrupt(
+                    f"version {self.version} of {self.model!r}",
+                    f"its golden answer has shape {tuple(logits.shape)}, expected {(count, len(self.labels))}",
+                )
+            if not bool(torch.isfinite(logits).all()):
+                raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
+
+    def _logits(self, items: Sequence[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            batch = self._preprocessor.batch(items).to(self._device)  # (batch, …)
+            logits: Tensor = self._network(batch)
+            return logits.float().cpu()  # (batch, labels)
+
+
+def _golden_item(spec: NetworkSpec) -> Tensor:
+    """A decoded item that every network of this spec must answer: a grey ramp, or zeros."""
+    if isinstance(spec.input, ImageInput):
+        shape = (spec.input.channels, spec.input.size, spec.input.size)
+        count = shape[0] * shape[1] * shape[2]
+        return (torch.arange(count) % 256).to(torch.uint8).reshape(shape)
+    return torch.zeros(spec.input.size)

@@ -1,0 +1,256 @@
+"""Makes this process serve what the registry says is live.
+
+One thread looks and reports, a few others load; so a slow load delays neither another model's rollback nor
+this server's sign of life. Started by the composition root; admin calls wake it. Knows nothing of HTTP.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from app.errors import PerennialError
+from app.log import get_logger
+from app.serving.live_model import LiveModel, LiveModels
+from app.serving.loader import PredictorLoader
+from app.serving.predictor import Predictor
+from app.storage.registry import Assigned, ModelRegistry
+from app.storage.servers import ServerRoster, ServingReport
+from app.storage.tables import AssignmentRole
+
+log = get_logger(__name__)
+
+LOADING_THREADS = 2
+BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 30.0
+
+
+@dataclass
+class Attempt:
+    """Where the loading of one assigned version stands; touched under the Refresher's lock only."""
+
+    version_id: str
+    epoch: int
+    loading: bool = False
+    failures: int = 0
+    not_before: float = 0.0  # by the Refresher's clock
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Names of models that have no answer yet, and of those whose live version could not be loaded."""
+
+    waiting: tuple[str, ...]
+    degraded: tuple[str, ...]
+
+
+class Refresher:
+    """Polls the assignments and brings each LiveModel to its version."""
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        roster: ServerRoster,
+        loader: PredictorLoader,
+        live_models: LiveModels,
+        *,
+        poll_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._roster = roster
+        self._loader = loader
+        self._live_models = live_models
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._server_id: str | None = None
+        self._reported: list[ServingReport] | None = None
+        self._next_beat = 0.0
+        self._attempts: dict[int, Attempt] = {}  # by model id
+        self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
+        self._seen_assignments = False
+        self._state = threading.Condition()
+        self._waking = threading.Event()
+        self._stopping = threading.Event()
+        self._loading = ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="loading")
+        self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once instead of at the next poll."""
+        self._waking.set()
+
+    def stop(self) -> None:
+        """End the threads and sign off; what is served stays in memory for requests still in work."""
+        self._stopping.set()
+        self._waking.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        self._loading.shutdown(wait=True, cancel_futures=True)
+        if self._server_id is not None:
+            self._quietly("leave", lambda: self._roster.leave(self._server_id or ""))
+
+    def readiness(self) -> Readiness:
+        """Say which assigned models do not answer here yet, and which answer by another version than assigned."""
+        with self._state:
+            if not self._seen_assignments:
+                return Readiness(waiting=("assignments",), degraded=())
+            mine = [live for live in self._live_models.all() if live.model_id in self._assigned]
+            return Readiness(
+                waiting=tuple(live.name for live in mine if live.current is None),
+                degraded=tuple(live.name for live in mine if live.current is not None and live.error is not None),
+            )
+
+    def wait_for(self, model_id: int, epoch: int, seconds: float) -> bool:
+        """Wait until this process serves that epoch of the model or a later one."""
+        self.wake()
+        with self._state:
+            return self._state.wait_for(lambda: self._serves(model_id, epoch), timeout=seconds)
+
+    def refresh(self) -> None:
+        """One turn: read the assignments, publish what is warm, start loading the rest, report."""
+        assigned = [one for one in self._registry.assigned() if one.role == AssignmentRole.LIVE]
+        for one in assigned:
+            self._bring(one)
+        with self._state:
+            self._assigned = {one.model.id: one.epoch for one in assigned}
+            self._seen_assignments = True
+        self._report()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._quietly("refresh", self.refresh)
+            self._waking.wait(self._poll_seconds)
+            self._waking.clear()
+
+    def _quietly(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception:  # what is served stays served while the database is away
+            log.warning("refresher failed", at=what, exc_info=True)
+
+    def _serves(self, model_id: int, epoch: int) -> bool:
+        return any(
+            live.current is not None and live.current.epoch >= epoch
+            for live in self._live_models.all()
+            if live.model_id == model_id
+        )
+
+    def _bring(self, one: Assigned) -> None:
+        live = self._live_models.add(one.model.name, one.model.id)
+        if live.current is not None and live.current.epoch >= one.epoch:
+            return
+        warm = live.warm(one.version.id)
+        if warm is not None:
+            self._publish(live, warm, one.epoch)
+            return
+        with self._state:
+            attempt = self._attempts.get(one.model.id)
+            if attempt is None or (attempt.version_id, attempt.epoch) != (one.version.id, one.epoch):
+                attempt = self._attempts[one.model.id] = Attempt(one.version.id, one.epoch)
+            if attempt.loading or self._clock() < attempt.not_before:
+                return
+            attempt.loading = True
+        self._loading.submit(self._load, live, one, attempt)
+
+    def _load(self, live: LiveModel, one: Assigned, attempt: Attempt) -> None:
+        try:
+            predictor = self._loader.load(one.model, one.version)
+            self._publish(live, predictor, one.epoch)
+        except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
+            self._failed(live, one, attempt, error)
+        finally:
+            with self._state:
+                attempt.loading = False
+            self.wake()  # report at once
+
+    def _failed(self, live: LiveModel, one: Assigned, attempt: Attempt, error: Exception) -> None:
+        with self._state:
+            attempt.failures += 1
+            delay = min(FIRST_RETRY_SECONDS * 2 ** (attempt.failures - 1), LAST_RETRY_SECONDS)
+            attempt.not_before = self._clock() + delay
+            overtaken = self._attempts.get(one.model.id) is not attempt
+        if overtaken or (live.current is not None and live.current.epoch >= one.epoch):
+            log.info("failed load of no more concern", model=live.name, version=one.version.number, error=str(error))
+            return
+        why = str(error) if isinstance(error, PerennialError) else f"{type(error).__name__}; the log has it"
+        live.error = f"Version {one.version.number} could not be loaded: {why}"
+        log.error(
+            "version not loaded",
+            model=one.model.name,
+            version=one.version.number,
+            retry_seconds=delay,
+            exc_info=not isinstance(error, PerennialError),
+            error=str(error),
+        )
+        if live.current is None:
+            self._fall_back(live, one)
+
+    def _fall_back(self, live: LiveModel, one: Assigned) -> None:
+        """Serve the nearest ancestor that loads, published one epoch early so that the real one replaces it."""
+        ancestors = self._ancestors(one)
+        for version_id in ancestors:
+            predictor = self._try_ancestor(one, version_id)
+            if predictor is not None:
+                why = f"{live.error} Serving version {predictor.version} meanwhile."
+                self._publish(live, predictor, one.epoch - 1, error=why)
+                return
+
+    def _ancestors(self, one: Assigned) -> list[str]:
+        try:
+            return self._registry.line(one.version.id)[1:]
+        except PerennialError:
+            return []
+
+    def _try_ancestor(self, one: Assigned, version_id: str) -> Predictor | None:
+        try:
+            return self._loader.load(one.model, self._registry.version_by_id(version_id))
+        except Exception as error:  # noqa: BLE001  # try the one before it
+            log.warning("ancestor not loaded", model=one.model.name, version=version_id, error=str(error))
+            return None
+
+    def _publish(self, live: LiveModel, predictor: Predictor, epoch: int, error: str | None = None) -> None:
+        before = live.current
+        if not live.publish(predictor, epoch):
+            log.info("late load dropped", model=live.name, version=predictor.version, epoch=epoch)
+            return
+        live.error = error
+        with self._state:
+            self._state.notify_all()
+        log.info(
+            "version served",
+            model=live.name,
+            version=predictor.version,
+            before=None if before is None else before.predictor.version,
+            epoch=epoch,
+        )
+
+    def _report(self) -> None:
+        if self._server_id is None:
+            self._server_id = self._roster.arrive(socket.gethostname(), os.getpid())
+        reports = []
+        for live in self._live_models.all():
+            served = live.current
+            reports.append(
+                ServingReport(
+                    model_id=live.model_id,
+                    version_id=None if served is None else served.predictor.version_id,
+                    epoch=-1 if served is None else served.epoch,
+                    warm=tuple(live.warm_ids()),
+                    error=live.error,
+                )
+            )
+        changed = reports != self._reported
+        if changed or self._clock() >= self._next_beat:
+            known = self._roster.beat(self._server_id, reports, changed=changed)
+            if not known:  # this process was held up so long that it was forgotten
+                self._server_id, self._reported = None, None
+                return
+            self._reported = reports
+            self._next_beat = self._clock() + BEAT_SECONDS

@@ -1,0 +1,164 @@
+"""Models, versions and the moves between them; what is written of it."""
+
+from typing import Any
+
+import pytest
+
+FEATURES = {"inputs": [{"features": [1.0, 2.0, 3.0, 4.0]}]}
+
+
+def test_a_new_model_is_live_and_answers_at_once(service: Any) -> None:
+    answer = service.post("/v1/models", json={"name": "iris", "input": {"kind": "features", "size": 4}})
+
+    assert answer.status_code == 201
+    assert answer.headers["location"] == "/v1/models/iris"
+    shown = answer.json()
+    assert (shown["live"], shown["labels"], shown["pinned"], shown["learning"]) == (1, [], False, True)
+    assert shown["network"]["architecture"] == "mlp"
+    assert (shown["queue"], shown["accuracy"]) == ({"queued": 0, "oldest_seconds": None}, None)
+    assert service.post("/v1/models/iris/predict", json=FEATURES).status_code == 200
+    assert (
+        service.post("/v1/models", json={"name": "iris", "input": {"kind": "features", "size": 4}}).status_code == 409
+    )
+    assert [one["name"] for one in service.get("/v1/models").json()["models"]] == ["iris"]
+
+
+def test_a_recipe_is_changed_in_part_and_checked_as_a_whole(service: Any) -> None:
+    before = service.create()["recipe"]
+
+    changed = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"optimizer": {"lr": 0.5}, "batch_size": 8}})
+    other = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"optimizer": {"kind": "adam"}}})
+    wrong = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"optimizer": {"momentum": 0.9}}})
+    unknown = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"learning_rate": 1}})
+
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["recipe"] == {**before, "batch_size": 8, "optimizer": {**before["optimizer"], "lr": 0.5}}
+    assert changed.json()["recipe_number"] == 2
+    assert other.json()["recipe"]["optimizer"] == {"kind": "adam", "lr": 0.001, "weight_decay": 0.0}
+    assert (wrong.status_code, unknown.status_code) == (422, 422)
+    assert service.get("/v1/models/iris").json()["recipe_number"] == 3
+
+
+def test_versions_tell_where_they_come_from_and_how_they_were_judged(service: Any) -> None:
+    service.create()
+    service.publish("iris", winner=0)
+    service.publish("iris", winner=1)
+
+    page = service.get("/v1/models/iris/versions?limit=2").json()
+    rest = service.get(f"/v1/models/iris/versions?cursor={page['next_cursor']}").json()
+    one = service.get("/v1/models/iris/versions/2").json()
+
+    assert [version["version"] for version in page["versions"] + rest["versions"]] == [3, 2, 1]
+    assert [version["live"] for version in page["versions"]] == [True, False]
+    assert (one["parent"], one["verdict"], one["reason"], one["files"]) == (1, "promoted", "test", "present")
+    assert one["counts"] == {"learn": 1, "holdout": 0}
+    assert one["digest"].startswith("sha256:")
+    assert one["labels"] == ["a", "b", "c"]
+    assert rest["versions"][0]["digest"] is None
+    assert service.get("/v1/models/iris/versions/9").status_code == 404
+
+
+def test_a_rollback_is_served_when_it_is_answered(service: Any) -> None:
+    service.create()
+    service.publish("iris", winner=0)
+    service.publish("iris", winner=1)
+    service.parts.refresher.wait_for(1, 3, 5)
+
+    moved = service.post("/v1/models/iris/rollback", json={"reason": "worse"})
+
+    assert moved.status_code == 200, moved.text
+    body = moved.json()
+    assert (body["live"], body["previous"], len(body["servers"]), body["stragglers"]) == (2, 3, 1, [])
+    assert body["took_ms"] < 1000
+    assert service.post("/v1/models/iris/predict", json=FEATURES).json()["version"] == 2
+    forward = service.post("/v1/models/iris/versions/3/promote", json={"reason": "better after all"})
+    assert (forward.status_code, forward.json()["live"]) == (200, 3)
+    assert service.post("/v1/models/iris/predict", json=FEATURES).json()["version"] == 3
+    assert service.post("/v1/models/iris/versions/3/promote").status_code == 409
+
+
+def test_the_first_version_has_nothing_to_roll_back_to(service: Any) -> None:
+    service.create()
+
+    assert service.post("/v1/models/iris/rollback").status_code == 409
+
+
+def test_a_server_that_does_not_follow_is_a_straggler(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.versions.SERVERS_SECONDS", 0.2)
+    service.create()
+    service.publish("iris", winner=0)
+    other = service.parts.roster.arrive("elsewhere", 4711)
+
+    moved = service.post("/v1/models/iris/rollback", json={"to": 1}).json()
+
+    assert [one["server"] for one in moved["stragglers"]] == [other]
+    assert moved["live"] == 1
+
+
+def test_learning_is_paused_and_promotions_are_held_and_it_is_written_down(service: Any) -> None:
+    service.create()
+
+    for step, shown in [
+        ("pause", {"learning": False, "pinned": False}),
+        ("pin", {"learning": False, "pinned": True}),
+        ("resume", {"learning": True, "pinned": True}),
+        ("unpin", {"learning": True, "pinned": False}),
+        ("run", {"learning": True, "pinned": False}),
+    ]:
+        answer = service.post(f"/v1/models/iris/learning/{step}", json={"reason": f"try {step}"})
+        assert answer.status_code == 200, answer.text
+        assert {key: answer.json()[key] for key in shown} == shown
+
+    events = service.get("/v1/events?model=iris&limit=5").json()["events"]
+    assert [event["reason"] for event in events] == ["try run", "try unpin", "try resume", "try pin", "try pause"]
+    assert {event["actor"] for event in events} == {"admin from settings"}
+    assert service.get("/v1/events?limit=1").json()["next_cursor"] == str(events[0]["id"])
+
+
+def test_ready_when_every_live_version_answers(service: Any) -> None:
+    assert service.get("/livez", key=None).json() == {"status": "alive"}
+    service.create()
+    assert service.parts.refresher.wait_for(1, 1, 5)
+
+    assert service.get("/readyz", key=None).json() == {"status": "ready", "waiting": [], "degraded": []}
+
+
+def test_a_start_with_a_broken_live_version_serves_its_ancestor_and_says_so(start: Any) -> None:
+    first = start()
+    first.create()
+    version = first.publish("iris", winner=0)
+    (path,) = [path for path in first.settings.weights_dir.rglob("*") if path.is_file() and version.id in str(path)]
+    path.write_bytes(b"broken")
+
+    second = start()
+    assert second.parts.refresher.wait_for(1, 1, 5)
+
+    assert second.post("/v1/models/iris/predict", json=FEATURES).json()["version"] == 1
+    assert "Serving version 1 meanwhile" in second.parts.live_models.get("iris").error
+    ready = second.get("/readyz", key=None)
+    assert (ready.status_code, ready.json()["status"], ready.json()["degraded"]) == (200, "degraded", ["iris"])
+
+
+def test_the_description_is_complete(service: Any) -> None:
+    schema = service.get("/openapi.json", key=None).json()
+
+    assert schema["openapi"].startswith("3.1")
+    references = set(_references(schema))
+    assert references <= {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    for path, item in schema["paths"].items():
+        for method, call in item.items():
+            assert call["summary"], (method, path)
+            if path.startswith("/v1"):
+                assert {"401", "403", "422", "503"} <= call["responses"].keys(), (method, path)
+            if method in ("post", "patch"):
+                content = call["requestBody"]["content"]["application/json"]
+                assert content["examples"], (method, path)
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [found for value in node.values() for found in _references(value)]
+    if isinstance(node, list):
+        return [found for value in node for found in _references(value)]
+    return []

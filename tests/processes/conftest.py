@@ -1,0 +1,21 @@
+"""An installation on each database, with stores to look inside it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.storage.stores import Stores, open_stores
+from tests.processes.processes import Installation
+
+
+@pytest.fixture
+def installation(url: str, tmp_path: Path) -> Installation:
+    return Installation(url, tmp_path)
+
+
+@pytest.fixture
+def stores(url: str, tmp_path: Path) -> Iterator[Stores]:
+    stores = open_stores(url, tmp_path)
+    yield stores
+    stores.database.close()
