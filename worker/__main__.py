@@ -10,7 +10,7 @@ from types import FrameType
 import torch
 from uuid_utils import uuid7
 
-from app.errors import PerennialError
+from app.errors import InvalidSetting, PerennialError
 from app.log import configure, get_logger
 from app.networks.pretrained import base_weights_from
 from app.settings import Settings
@@ -83,9 +83,15 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes an accelerator where there is one; any other name is taken by its word."""
+    """Take an accelerator where there is one for `auto`; InvalidSetting for what is no device or is not here."""
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidSetting(
+                f"PERENNIAL_DEVICE is {name!r}, which cannot be used here ({reason}). Try `auto` or `cpu`."
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -4,13 +4,25 @@ Called by the worker's update, before the gate looks at it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from app.errors import MissingWeights
+from app.log import get_logger
 from app.networks.network import Network
+from app.networks.preprocessor import preprocessor_for
+from app.storage.line import LineReader
+from app.storage.registry import ModelRegistry
+from worker.decoding import Content, Decoder
 from worker.gate import Judged
+from worker.learning.failure import LearningStopped
 from worker.learning.samples import Collate, chunks
+from worker.loader import VersionLoader
+from worker.material import Material
+
+log = get_logger(__name__)
 
 _BATCH = 256
 
@@ -58,3 +70,85 @@ def best_of_the_line(judged: Sequence[Judged], anchor_id: str, live_id: str, can
     if candidate_id is not None:
         entrants.append((sum(one.candidate == one.label for one in judged), 2, candidate_id))
     return max(entrants)[2]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A version that is asked."""
+
+    version_id: str
+    network: Network
+
+
+class Judging:
+    """Asks versions about held-out samples."""
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        line: LineReader,
+        loader: VersionLoader,
+        decoder: Decoder,
+        device: torch.device,
+    ) -> None:
+        self._registry = registry
+        self._line = line
+        self._loader = loader
+        self._decoder = decoder
+        self._device = device
+
+    def score(
+        self,
+        material: Material,
+        live: Entrant,
+        candidate: Entrant,
+        anchor_id: str,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[list[Judged], dict[str, Scores]]:
+        """Ask candidate, live and anchor about every held-out sample; what was asked before is not asked again.
+
+        An anchor whose files are gone gives its place to live. Also gives all scores: version id → sample id → label.
+        """
+        contents: list[tuple[str, int, Content, bool]] = [
+            *((one.sample_id, one.label_id, one, True) for one in material.settled),
+            *((one.sample_id, one.label_id, one, False) for one in material.held),
+        ]
+        sample_ids = [sample_id for sample_id, _, _, _ in contents]
+        items = [self._decoder.decode(live.network.spec, content) for _, _, content, _ in contents]
+        collate = preprocessor_for(live.network.spec).batch
+
+        def asking(network: Callable[[], Network]) -> Callable[[Sequence[Tensor]], list[int | None]]:
+            def ask(asked: Sequence[Tensor]) -> list[int | None]:
+                if should_stop():
+                    raise LearningStopped
+                return predict_labels(network(), asked, collate, self._device)
+
+            return ask
+
+        live_id = live.version_id
+        scores = {candidate.version_id: complete({}, sample_ids, items, asking(lambda: candidate.network))}
+        candidate.network.to("cpu")
+        scores[live_id] = complete(self._known(live_id, sample_ids), sample_ids, items, asking(lambda: live.network))
+        if anchor_id not in scores:
+            anchor = self._registry.version_by_id(anchor_id)
+            try:
+                scores[anchor_id] = complete(
+                    self._known(anchor_id, sample_ids), sample_ids, items, asking(lambda: self._loader.load(anchor))
+                )
+            except MissingWeights as error:
+                log.warning("anchor is gone, live takes its place", version=anchor.number, error=str(error))
+                scores[anchor_id] = scores[live_id]
+        judged = [
+            Judged(
+                label=label,
+                live=scores[live_id][sample_id],
+                anchor=scores[anchor_id][sample_id],
+                candidate=scores[candidate.version_id][sample_id],
+                settled=settled,
+            )
+            for sample_id, label, _, settled in contents
+        ]
+        return judged, scores
+
+    def _known(self, version_id: str, sample_ids: Sequence[str]) -> dict[str, int | None]:
+        return self._line.scores(version_id, sample_ids)

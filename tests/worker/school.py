@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from app.storage.weights import WeightStore
 from worker.loader import VersionLoader
 from worker.update import Stores, Updater
 
+SECRET = b"the same in every run".ljust(32)
 UNTAUGHT = 400  # the last digits are never posted
 
 
@@ -58,7 +60,7 @@ class School:
         self.loader = VersionLoader(self.registry, self.weights, {}, lambda source: {})
         self.digits = Digits()
 
-    def create(self, name: str = "digits", labels: Sequence[str] = (), **recipe: object) -> Model:
+    def create(self, name: str = "digits", labels: Sequence[str] = (), **recipe: Any) -> Model:
         new = NewModel(
             name=name,
             input=FeaturesInput(size=64),
@@ -66,7 +68,11 @@ class School:
             labels=tuple(labels),
             recipe=Recipe.model_validate({"new_classes": {"policy": "accept"}, **recipe}),
         )
-        return self.registry.create(new, "tester").model
+        model = self.registry.create(new, "tester").model
+        with self.database.sessions() as session, session.begin():
+            # The same secret in every run, so that sides and rehearsal are the same too.
+            session.merge(model).holdout_key = SECRET
+        return self.registry.model(name)
 
     def post(self, model: Model, indices: Sequence[int], shift: int = 0) -> list[str]:
         """Post digits with their labels, or with labels shifted by some."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from app.storage.tables import SampleState
 from tests.worker.school import School
 from worker.loop import Loop, Pace
 
-EAGER = {"trigger": {"samples": 1, "seconds": 0}}
+EAGER: dict[str, Any] = {"trigger": {"samples": 1, "seconds": 0}}
 
 
 class Clock:

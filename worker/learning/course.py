@@ -19,6 +19,7 @@ from worker.learning.fold import early_stopping_fold
 from worker.learning.normalization import set_training
 from worker.learning.optimizers import State, export_state, import_state, make_optimizer
 from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings, Step
+from worker.learning.priors import logit_offsets
 from worker.learning.record import LearningRecord
 from worker.learning.rehearsal import Rehearsal
 from worker.learning.samples import Samples, chunks
@@ -57,6 +58,8 @@ class Course:
         inside = set(self.fold)
         self.fresh = [index for index in range(new) if index not in inside]
         remembered = [index for index in range(new, len(pool)) if index not in inside]
+        self.remembered = remembered
+        self.offsets: Tensor | None = None
         self.rehearsal = Rehearsal(remembered, pool.targets, self.generator)
         self.fold_new = [index for index in self.fold if index < new]
         self.average = AveragedWeights(self.named, settings.averaging)
@@ -113,15 +116,30 @@ class Course:
             return self.settings.steps_per_pass if len(self.rehearsal) else 0
         return max(math.ceil(len(self.fresh) / self.settings.batch_size), self.settings.steps_per_pass)
 
+    def _offsets(self, logits: Tensor) -> Tensor:
+        if self.offsets is None:
+            new, rehearsed = self._shares()
+            targets = self.pool.targets
+            offsets = logit_offsets(
+                targets[self.fresh], targets[self.remembered], new / max(new + rehearsed, 1), logits.shape[1]
+            )
+            self.offsets = offsets.to(logits.device)
+        return self.offsets
+
+    def _shares(self) -> tuple[int, int]:
+        """New and remembered samples of a batch: as many remembered as new ones, more where that fills it up."""
+        new = min(self.settings.batch_size, len(self.fresh))
+        return new, max(new, self.settings.batch_size - new) if len(self.rehearsal) else 0
+
     def _batches(self) -> Iterator[list[int]]:
         """New samples in a shuffled round, each batch with at least as many remembered ones, filled up to its size."""
-        size = min(self.settings.batch_size, len(self.fresh))
+        size, rehearsed = self._shares()
         queue: list[int] = []
         for _ in range(self._steps_in_a_pass()):
             if len(queue) < size:
                 queue += [self.fresh[p] for p in torch.randperm(len(self.fresh), generator=self.generator).tolist()]
             batch, queue = queue[:size], queue[size:]
-            yield batch + self.rehearsal.draw(max(size, self.settings.batch_size - size))
+            yield batch + self.rehearsal.draw(rehearsed)
 
     def _pass(self, batches: Iterator[list[int]]) -> float:
         losses = []
@@ -138,7 +156,7 @@ class Course:
         inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.module(inputs)  # (batch, rows)
-        loss = functional.cross_entropy(logits, targets)
+        loss = functional.cross_entropy(logits + self._offsets(logits), targets)
         for penalty in self.penalties:
             loss = loss + penalty(Step(inputs, targets, logits))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -167,7 +185,7 @@ class Course:
             for indices in chunks(self.fold, _EVALUATION_BATCH):
                 inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
                 logits = self.module(inputs)
-                losses.append(functional.cross_entropy(logits, targets, reduction="none").cpu())
+                losses.append(functional.cross_entropy(logits + self._offsets(logits), targets, reduction="none").cpu())
                 hits += int((logits.argmax(1) == targets).sum())
         loss = torch.cat(losses).double()
         if not bool(loss.isfinite().all()):
