@@ -7,7 +7,7 @@ transition names the state it expects, so a worker that lost its lease can chang
 from datetime import datetime, timedelta
 from math import ceil
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import Select, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import LeaseLost, StaleParent
@@ -23,6 +23,7 @@ from app.storage.tables import (
     LedgerRole,
     Model,
     Revision,
+    RevisionAction,
     RevisionState,
     Sample,
     SampleState,
@@ -91,8 +92,8 @@ class SampleQueue:
         )
         if model.pinned or session.scalar(running) is not None:
             return None
+        revisions = self._next(session, model, limit, at)
         model.run_requested = False
-        revisions = self._next(session, model_id, limit, at)
         revisions = newest_only(session, revisions)
         if not revisions:
             return None
@@ -234,20 +235,28 @@ class SampleQueue:
         """T6: end updates whose lease lapsed, so that states are right with no worker alive; how many."""
         return expire_updates(session, now(session))
 
-    def _next(self, session: Session, model_id: int, limit: int, at: datetime) -> list[Revision]:
-        """The next revisions that were tried equally often; fewer the more often they were in a crash."""
-        begun = session.scalar(select(func.count()).select_from(Update).where(Update.model_id == model_id)) or 0
+    def _next(self, session: Session, model: Model, limit: int, at: datetime) -> list[Revision]:
+        """The next revisions that were tried equally often; fewer the more often they were in a crash.
+
+        Removals that have no new label for company go alone, not again with what was inconclusive: nothing may hold
+        them up, and what was judged already waits for new evidence.
+        """
+        begun = session.scalar(select(func.count()).select_from(Update).where(Update.model_id == model.id)) or 0
         patient = begun % PATIENCE == PATIENCE - 1
         order = (Revision.attempts.desc() if patient else Revision.attempts, Revision.id)
         ready = (
             select(Revision)
             .where(
-                Revision.model_id == model_id,
+                Revision.model_id == model.id,
                 Revision.state == literal(RevisionState.QUEUED),
                 or_(Revision.not_before.is_(None), Revision.not_before <= at),
             )
             .order_by(*order)
         )
+        removals = ready.where(Revision.action == RevisionAction.REMOVE)
+        labels = ready.where(Revision.action != RevisionAction.REMOVE, Revision.judgements == 0)
+        if not model.run_requested and _any(session, removals) and not _any(session, labels):
+            ready = removals
         first = session.scalars(ready.limit(1)).one_or_none()
         if first is None:
             return []
@@ -262,3 +271,7 @@ class SampleQueue:
                 break
             taken.append(revision)
         return taken
+
+
+def _any(session: Session, revisions: Select[Revision]) -> bool:
+    return session.scalar(revisions.limit(1)) is not None

@@ -103,6 +103,8 @@ def judge_revisions(
             elif outcome.verdict == Verdict.REJECTED:
                 revision.refusals += 1
                 _set_aside(revision, sample, f"refused with version {version.number}: {outcome.reason}", overtaken)
+            elif revision.action == RevisionAction.REMOVE:
+                _requeue(revision, sample, overtaken)  # not counted as judged, so it is claimed again by itself
             else:
                 revision.judgements += 1
                 if revision.judgements >= JUDGEMENTS:

@@ -132,6 +132,23 @@ def test_an_inconclusive_batch_waits_for_more_and_is_set_aside_after_three_judge
     assert "no evidence" in (receipt.sample.reason or "")
 
 
+def test_a_withdrawal_goes_on_by_itself_after_an_inconclusive_batch(stores: Stores) -> None:
+    model = stores.create(trigger={"samples": 100, "seconds": 0}).model
+    (withdrawn,) = stores.post(model, sample(1))
+    stores.learn(model)
+    stores.intake.withdraw(model, withdrawn, "ann")
+    (waiting,) = stores.post(model, sample(2))
+    assert len(stores.claim(model).revisions) == 2
+    stores.queue.release(2, "again")
+    stores.learn(model, Verdict.INCONCLUSIVE)
+    assert stores.queue.due() == [model.id]
+    claim = stores.claim(model)
+    assert [revision.action for revision in claim.revisions] == ["remove"]
+    stores.queue.commit(claim, stores.outcome(claim))
+    assert stores.state(model, waiting) == "queued"
+    assert stores.queue.due() == []
+
+
 def test_the_trigger_counts_only_what_was_not_judged_yet(stores: Stores) -> None:
     model = stores.create(trigger={"samples": 2, "seconds": 3600}).model
     stores.post(model, sample(1))
