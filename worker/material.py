@@ -41,7 +41,7 @@ def gather(claim: Claim, recipe: Recipe, line: LineReader) -> Material:
         side: _last_of_each(one for one, fell in zip(arriving, sides, strict=True) if fell is side) for side in Side
     }
     learn = tuple(revision for revision in by_side[Side.LEARN] if not revision.known)
-    held = by_side[Side.HOLDOUT]
+    held = tuple(revision for revision in by_side[Side.HOLDOUT] if not revision.known)
     fresh = {revision.content_digest for revision in (*learn, *held)}
     capacity = recipe.memory.capacity
     memory = line.memory(claim.model, capacity, exclude=fresh) if capacity else []

@@ -138,7 +138,6 @@ class _Run:
             )
             judgement = self._judge(parent, candidate, learned, material, judged)
         if not material.learn and judgement.decision is not Decision.PROMOTED:
-            # Withdrawals, held-out samples and repeats are facts; they need no better network to become true.
             return self._commit(self._unchanged(parent, material, f"rehearsal did not help: {judgement.reason}"))
         with self._timed("write"):
             weights = self.stores.weights.write(self.version_id, ArtifactKind.WEIGHTS, to_bytes(candidate.state_dict()))
@@ -197,7 +196,11 @@ class _Run:
         )
 
     def _unchanged(self, parent: Network, material: Material, why: str) -> Outcome:
-        """The parent once more: a version whose ledger says what became of the claim, with the weights it had."""
+        """The parent once more: a version whose ledger says what became of the claim, with the weights it had.
+
+        Withdrawals and repeats are facts; they need no better network to become true. Labels newly held out do: they
+        are believed only with a candidate that the gate promoted, so they join the next claim.
+        """
         with self._timed("write"):
             weights = self.stores.weights.write(self.version_id, ArtifactKind.WEIGHTS, to_bytes(parent.state_dict()))
             state = self.loader.learner_state(self.claim.parent)
@@ -207,8 +210,8 @@ class _Run:
         return Outcome(
             version_id=self.version_id,
             spec=parent.spec,
-            verdict=Verdict.PROMOTED,
-            reason=f"weights unchanged: {why}",
+            verdict=Verdict.INCONCLUSIVE if material.held else Verdict.PROMOTED,
+            reason=f"only held-out samples: {why}" if material.held else f"weights unchanged: {why}",
             metrics={
                 "accuracy": before.get("accuracy"),
                 "anchor": self._anchor_id(),

@@ -1,5 +1,6 @@
 """Whole updates over real stores: from posted samples to a judged version."""
 
+import hashlib
 import threading
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from app.errors import Corrupt, LeaseLost, MissingWeights, StaleParent
+from app.networks.features import features_content
 from app.storage.promotions import Fate
 from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict
-from tests.worker.school import Countdown, School
+from tests.worker.school import SECRET, Countdown, School
+from worker.holdout import fraction
 
 
 def files(school: School) -> set[Path]:
@@ -130,6 +133,39 @@ def test_repeats_with_nothing_to_rehearse_keep_the_weights_to_the_bit(school: Sc
     after = school.network(model).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert school.registry.artifacts(version.id).keys() == {ArtifactKind.WEIGHTS, ArtifactKind.LEARNER_STATE}
+
+
+def of_the_holdout(school: School, start: int) -> list[int]:
+    """Digits whose bytes the model's secret holds out once each class has its first ten."""
+    digest = [hashlib.sha256(features_content(picture.tolist())).hexdigest() for picture in school.digits.pictures]
+    return [index for index in range(start, 1200) if fraction(SECRET, digest[index]) < 0.1]
+
+
+def test_held_out_labels_alone_wait_for_a_batch_that_the_gate_promotes(school: School) -> None:
+    model = school.create(memory={"capacity": 0})
+    school.post(model, range(300))
+    live = school.learn(model)
+    before = len(school.line.holdout(model))
+    held = school.post(model, of_the_holdout(school, 300)[:5])
+    version = school.learn(model)
+    assert version.metrics["counts"]["held"] == 5
+    assert version.verdict == Verdict.INCONCLUSIVE
+    assert school.live(model).id == live.id
+    assert {school.state(model, sample_id) for sample_id in held} == {SampleState.QUEUED}
+    assert len(school.line.holdout(model)) == before
+
+
+def test_a_repeat_of_what_is_held_out_is_a_fact_and_leaves_the_evidence_settled(school: School) -> None:
+    model = school.create(memory={"capacity": 0})
+    held = of_the_holdout(school, 300)[:5]
+    school.post(model, [*range(300), *held])
+    settled = school.learn(model).metrics["counts"]["held"]
+    again = school.post(model, held)
+    version = school.learn(model)
+    assert version.verdict == Verdict.PROMOTED
+    assert version.reason.startswith("weights unchanged")
+    assert (version.metrics["counts"]["settled"], version.metrics["counts"]["repeated"]) == (settled, 5)
+    assert {school.state(model, sample_id) for sample_id in again} == {SampleState.HELD_OUT}
 
 
 def test_a_correction_is_learned_with_its_new_label(school: School) -> None:
