@@ -14,6 +14,7 @@ from app.storage.tables import (
     Artifact,
     ArtifactKind,
     FileState,
+    HoldoutScore,
     Model,
     Serving,
     Update,
@@ -78,10 +79,12 @@ class Retention:
     @writes
     def _done(self, session: Session, version_id: str) -> None:
         session.execute(update(Version).where(Version.id == version_id).values(files=FileState.DELETED))
+        session.execute(delete(HoldoutScore).where(HoldoutScore.version_id == version_id))  # it is never asked again
 
     @writes
     def _stale_states(self, session: Session, model_id: int) -> list[str]:
-        keep = {last_promotion(session, model_id).version_id}
+        last = last_promotion(session, model_id)
+        keep = {last.version_id, last.falls_back_to}  # a rollback takes the learner's state back too
         rows = session.scalars(
             select(Artifact)
             .join(Version, Version.id == Artifact.version_id)
@@ -120,11 +123,12 @@ def scheduled(versions: Sequence[Version], at: datetime) -> set[str]:
 
 
 def _needed(session: Session, model_id: int, versions: Sequence[Version]) -> set[str]:
-    """Live, what it falls back to, anchor, bases, parents of running updates, kept by hand, what servers have."""
+    """Live, what it falls back to, the anchor of either, bases, parents of running updates, kept by hand, what servers have."""
     last = last_promotion(session, model_id)
     needed: set[str | None] = {last.version_id, last.falls_back_to}
-    live = session.get_one(Version, last.version_id)
-    needed.add(live.metrics.get("anchor"))
+    for version_id in [last.version_id, last.falls_back_to]:
+        version = None if version_id is None else session.get(Version, version_id)
+        needed.add(None if version is None else version.metrics.get("anchor"))
     needed.update(version.id for version in versions if version.kept)
     needed.update(
         session.scalars(
