@@ -69,6 +69,7 @@ class Loop:
         self._now_and_then()
         claim = self._next_claim()
         if claim is None:
+            self._failures = 0  # all answers again, and what failed has a back-off of its own in the queue
             return False
         fields = {"model": claim.model.name, "update": claim.update_id, "samples": len(claim.revisions)}
         log.info("update begins", parent=claim.parent.number, **fields)

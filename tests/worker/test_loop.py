@@ -139,3 +139,10 @@ def test_the_back_off_grows_and_is_bounded(school: School, failures: int) -> Non
     running = loop(school, lambda claim: None)
     running._failures = failures
     assert running._pause() == min(30.0, 0.01 * 2 ** min(failures, 16))
+
+
+def test_an_idle_round_ends_the_back_off(school: School) -> None:
+    running = loop(school, lambda claim: None)
+    running._failures = 40  # the database was away for long
+    assert not running.round()
+    assert running._pause() == 0.01
