@@ -75,7 +75,10 @@ class WeightStore:
         removed = 0
         for path in self._root.glob("??/*"):
             version_id = path.name.lstrip(".").split(".")[0]
-            old = now_seconds - path.stat().st_mtime > older_than_seconds
+            try:
+                old = now_seconds - path.stat().st_mtime > older_than_seconds
+            except FileNotFoundError:
+                continue  # another worker renamed it or let it go just now
             if old and (version_id not in known or path.name.endswith(_PARTIAL)):
                 path.unlink(missing_ok=True)
                 removed += 1
