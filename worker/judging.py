@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.errors import MissingWeights
+from app.errors import Corrupt
 from app.log import get_logger
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
@@ -107,7 +107,8 @@ class Judging:
     ) -> tuple[list[Judged], dict[str, Scores]]:
         """Ask candidate, live and anchor about every held-out sample; what was asked before is not asked again.
 
-        An anchor whose files are gone gives its place to live. Also gives all scores: version id → sample id → label.
+        An anchor whose files are gone or damaged gives its place to live. Also gives all scores that were given:
+        version id → sample id → label.
         """
         contents: list[tuple[str, int, Content, bool]] = [
             *((one.sample_id, one.label_id, one, True) for one in material.settled),
@@ -129,20 +130,21 @@ class Judging:
         scores = {candidate.version_id: complete({}, sample_ids, items, asking(lambda: candidate.network))}
         candidate.network.to("cpu")
         scores[live_id] = complete(self._known(live_id, sample_ids), sample_ids, items, asking(lambda: live.network))
-        if anchor_id not in scores:
+        of_anchor = scores.get(anchor_id)
+        if of_anchor is None:
             anchor = self._registry.version_by_id(anchor_id)
             try:
-                scores[anchor_id] = complete(
+                of_anchor = scores[anchor_id] = complete(
                     self._known(anchor_id, sample_ids), sample_ids, items, asking(lambda: self._loader.load(anchor))
                 )
-            except MissingWeights as error:
-                log.warning("anchor is gone, live takes its place", version=anchor.number, error=str(error))
-                scores[anchor_id] = scores[live_id]
+            except Corrupt as error:
+                log.warning("anchor is of no use, live takes its place", version=anchor.number, error=str(error))
+                of_anchor = scores[live_id]
         judged = [
             Judged(
                 label=label,
                 live=scores[live_id][sample_id],
-                anchor=scores[anchor_id][sample_id],
+                anchor=of_anchor[sample_id],
                 candidate=scores[candidate.version_id][sample_id],
                 settled=settled,
             )

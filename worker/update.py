@@ -5,11 +5,12 @@ SQL and files.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from uuid_utils import uuid7
 
 from app.errors import LeaseLost, StaleParent
@@ -23,7 +24,7 @@ from app.storage.line import LineReader
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
 from app.storage.tables import ArtifactKind, Verdict, Version
-from app.storage.weights import WeightStore
+from app.storage.weights import WeightFile, WeightStore
 from worker.decoding import Decoder
 from worker.gate import Decision, FoldEvidence, Judged, Judgement, Question, judge
 from worker.heartbeat import Heartbeat
@@ -139,10 +140,7 @@ class _Run:
             judgement = self._judge(parent, candidate, learned, material, judged)
         if not material.learn and judgement.decision is not Decision.PROMOTED:
             return self._commit(self._unchanged(parent, material, f"rehearsal did not help: {judgement.reason}"))
-        with self._timed("write"):
-            weights = self.stores.weights.write(self.version_id, ArtifactKind.WEIGHTS, to_bytes(candidate.state_dict()))
-            left = self.stores.weights.write(self.version_id, ArtifactKind.LEARNER_STATE, to_bytes(learned.state))
-        self.kill_point("after_write")
+        weights, left = self._write(candidate, learned.state)
         promoted = judgement.decision is Decision.PROMOTED
         known = [one for one in judged if one.label in candidate.spec.labels]
         metrics = {
@@ -201,11 +199,7 @@ class _Run:
         Withdrawals and repeats are facts; they need no better network to become true. Labels newly held out do: they
         are believed only with a candidate that the gate promoted, so they join the next claim.
         """
-        with self._timed("write"):
-            weights = self.stores.weights.write(self.version_id, ArtifactKind.WEIGHTS, to_bytes(parent.state_dict()))
-            state = self.loader.learner_state(self.claim.parent)
-            kept = state and self.stores.weights.write(self.version_id, ArtifactKind.LEARNER_STATE, to_bytes(state))
-        self.kill_point("after_write")
+        weights, kept = self._write(parent, self.loader.learner_state(self.claim.parent))
         before = self.claim.parent.metrics
         return Outcome(
             version_id=self.version_id,
@@ -220,9 +214,22 @@ class _Run:
                 **self._about(material),
             },
             weights=weights,
-            learner_state=kept or None,
+            learner_state=kept,
             held_out=material.held_out,
         )
+
+    def _write(self, network: Network, state: Mapping[str, Tensor] | None) -> tuple[WeightFile, WeightFile | None]:
+        with self._timed("write"):
+            try:
+                weights = self.stores.weights.write(
+                    self.version_id, ArtifactKind.WEIGHTS, to_bytes(network.state_dict())
+                )
+                left = state and self.stores.weights.write(self.version_id, ArtifactKind.LEARNER_STATE, to_bytes(state))
+            except BaseException:
+                self.stores.weights.delete(self.version_id)  # on a full disk every attempt would leave a file behind
+                raise
+        self.kill_point("after_write")
+        return weights, left or None
 
     def _about(self, material: Material) -> dict[str, object]:
         return {

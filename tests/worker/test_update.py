@@ -1,16 +1,21 @@
 """Whole updates over real stores: from posted samples to a judged version."""
 
+import errno
 import hashlib
+import os
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy import update
 
 from app.errors import Corrupt, LeaseLost, MissingWeights, StaleParent
 from app.networks.features import features_content
+from app.storage.killpoint import KillPoint
 from app.storage.promotions import Fate
-from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict
+from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict, Version
+from app.storage.weights import WeightStore
 from tests.worker.school import SECRET, Countdown, School
 from worker.holdout import fraction
 
@@ -263,3 +268,44 @@ def test_an_anchor_without_files_gives_its_place_to_live(school: School) -> None
     school.post(model, range(300, 400))
     assert school.learn(model).metrics["anchor"] is not None
     assert anchor.files == FileState.PRESENT
+
+
+def test_a_damaged_anchor_gives_its_place_to_live_and_nothing_is_said_in_its_name(school: School) -> None:
+    model = school.create()
+    school.post(model, range(200))
+    anchor = school.learn(model)
+    school.post(model, range(200, 300))
+    live = school.learn(model)
+    with school.database.sessions.begin() as session:
+        session.execute(update(Version).where(Version.id == live.id).values(metrics={"anchor": anchor.id}))
+    weight_file(school, anchor.id).write_bytes(b"nothing")
+    posted = school.post(model, range(300, 400))
+    version = school.learn(model)
+    assert version.metrics["anchor"] in (live.id, version.id)
+    assert school.line.scores(anchor.id, posted) == {}
+    assert school.line.scores(live.id, posted) != {}
+
+
+def test_a_disk_that_fills_up_between_two_files_keeps_neither(school: School, tmp_path: Path) -> None:
+    model = school.create()
+    school.post(model, range(64))
+    school.learn(model)
+    before = files(school)
+    school.post(model, range(64, 128))
+    school.weights = WeightStore(school.weights_folder, DiskFull(2))
+    with pytest.raises(OSError, match="No space left"):
+        school.updater().perform(school.claim(model))
+    assert files(school) == before
+
+
+class DiskFull(KillPoint):
+    """Has no space left for the given file."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    def __call__(self, name: str) -> None:
+        self.left -= name == "during_write"
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
