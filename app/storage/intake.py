@@ -5,7 +5,7 @@ Called by the API with payloads that were checked already. What is answered as a
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -109,6 +109,9 @@ class Intake:
         }
         digests = [hashlib.sha256(item.content).hexdigest() for item in items]
         same = self._same_content(session, model, digests)
+        if _contradicted(items, digests, same, labels):
+            lock_model(session, model.id)  # a commit may be moving the samples that are to be taken out
+            same = self._same_content(session, model, digests)
         rows = _Rows()
         answers: list[Accepted | Refused] = []
         named: dict[str, Label] = {}
@@ -247,6 +250,7 @@ class Intake:
             query = select(Sample).where(
                 Sample.model_id == model.id, Sample.content_digest.in_(some), Sample.state != SampleState.WITHDRAWN
             )
+            query = query.execution_options(populate_existing=True)
             for sample in session.scalars(query):
                 found.setdefault(sample.content_digest, []).append(sample)
         return found
@@ -287,6 +291,17 @@ class Intake:
         session.execute(insert(Payload), rows.payloads)
         session.execute(insert(Revision), [_columns(revision) for revision in rows.revisions])
         rows.samples, rows.payloads, rows.revisions = {}, [], []
+
+
+def _contradicted(
+    items: Sequence[NewSample], digests: Sequence[str], same: Mapping[str, Sequence[Sample]], labels: LabelBook
+) -> bool:
+    """Whether a stored sample of the same bytes has another label than an item brings."""
+    return any(
+        labels.id_of(item.label) != other.label_id
+        for item, digest in zip(items, digests, strict=True)
+        for other in same.get(digest, [])
+    )
 
 
 def _columns(row: Sample | Revision) -> dict[str, object]:

@@ -61,6 +61,11 @@ class LabelBook:
         self._proposed_used |= proposed
         return label
 
+    def id_of(self, name: str) -> int | None:
+        """The id of a label that is known already."""
+        label = self._by_name.get(name)
+        return None if label is None else label.id
+
     def accept_proposals(self) -> None:
         """Turn proposed labels that have samples enough into classes, and queue what waited for them."""
         if not self._proposed_used:

@@ -1,8 +1,12 @@
+import threading
+
 import pytest
 
 from app.errors import Conflict, Overloaded, UnknownSample
 from app.storage.intake import Accepted, Intake, Refused
+from app.storage.killpoint import KillPoint
 from app.storage.promotions import Fate
+from app.storage.queue import SampleQueue
 from app.storage.tables import Verdict
 from tests.app.storage.stores import Stores, sample
 
@@ -61,6 +65,27 @@ def test_another_label_by_another_source_sends_both_to_review(stores: Stores) ->
     stores.learn(model)  # the older one is taken out of what was learned
     assert stores.line.memory(model, 10) == []
     assert stores.state(model, old) == "quarantined"
+
+
+def test_a_contradiction_waits_for_the_commit_that_is_just_learning_the_other_sample(stores: Stores) -> None:
+    model = stores.create().model
+    (old,) = stores.post(model, sample(1, "a", source="ann"))
+    claim = stores.claim(model)
+    outcome = stores.outcome(claim)
+    contradiction = threading.Thread(
+        target=stores.intake.put, args=(model, [sample(1, "b", source="bob")], "bob"), daemon=True
+    )
+
+    class Meanwhile(KillPoint):
+        def __call__(self, name: str) -> None:
+            contradiction.start()
+            contradiction.join(0.5)
+            assert contradiction.is_alive()
+
+    SampleQueue(stores.database, Meanwhile()).commit(claim, outcome)
+    contradiction.join(30)
+    assert stores.state(model, old) == "quarantined"
+    assert [revision.action for revision in stores.claim(model).revisions] == ["remove"]
 
 
 def test_a_quarantined_sample_that_is_corrected_is_learned_after_all(stores: Stores) -> None:
