@@ -33,7 +33,7 @@ from worker.learning.failure import LearningStopped
 from worker.learning.learner import Learned
 from worker.loader import VersionLoader
 from worker.material import Material, gather
-from worker.teaching import Teaching
+from worker.teaching import COLD_SAMPLES, Teaching
 
 log = get_logger(__name__)
 
@@ -162,6 +162,9 @@ class _Run:
                 learner_state=left,
                 held_out=material.held_out,
                 scores=scores,
+                # Labels may trickle in one by one: a young model has nothing to judge the first of them with.
+                too_early=judgement.metrics["n"] == 0
+                and max(material.learned_before, len(material.learn)) < COLD_SAMPLES,
             )
         )
 

@@ -67,6 +67,7 @@ class Outcome:
     learner_state: WeightFile | None = None
     held_out: frozenset[int] = frozenset()  # ids of revisions on the holdout side
     scores: dict[str, dict[str, int | None]] = field(default_factory=dict)  # version id → sample id → label id
+    too_early: bool = False  # inconclusive for want of samples: nothing is set aside for that
 
 
 def payload_sizes(session: Session, sample_ids: Sequence[str]) -> dict[str, int]:

@@ -105,6 +105,10 @@ def judge_revisions(
                 _set_aside(revision, sample, f"refused with version {version.number}: {outcome.reason}", overtaken)
             elif revision.action == RevisionAction.REMOVE:
                 _requeue(revision, sample, overtaken)  # not counted as judged, so it is claimed again by itself
+            elif outcome.too_early:
+                # Counted once, so that it waits for company, and never more often, so that it may wait long.
+                revision.judgements = max(revision.judgements, 1)
+                _requeue(revision, sample, overtaken)
             else:
                 revision.judgements += 1
                 if revision.judgements >= JUDGEMENTS:

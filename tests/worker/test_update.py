@@ -140,6 +140,19 @@ def test_repeats_with_nothing_to_rehearse_keep_the_weights_to_the_bit(school: Sc
     assert school.registry.artifacts(version.id).keys() == {ArtifactKind.WEIGHTS, ArtifactKind.LEARNER_STATE}
 
 
+def test_labels_that_trickle_in_wait_until_there_are_enough_to_begin_with(school: School) -> None:
+    model = school.create()
+    ids = []
+    for index in range(5):
+        ids += school.post(model, [index])
+        assert school.learn(model).verdict == Verdict.INCONCLUSIVE
+    assert {school.state(model, sample_id) for sample_id in ids} == {SampleState.QUEUED}
+    assert school.queue.due() == []  # nothing is tried again before the next label comes
+    school.post(model, range(5, 40))
+    assert school.learn(model).verdict == Verdict.PROMOTED
+    assert {school.state(model, sample_id) for sample_id in ids} <= {SampleState.LEARNED, SampleState.HELD_OUT}
+
+
 def of_the_holdout(school: School, start: int) -> list[int]:
     """Digits whose bytes the model's secret holds out once each class has its first ten."""
     digest = [hashlib.sha256(features_content(picture.tolist())).hexdigest() for picture in school.digits.pictures]
