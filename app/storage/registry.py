@@ -73,6 +73,16 @@ class Moved:
     samples: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A move whose commit may have been made."""
+
+    epoch: int
+    live_id: str
+    previous_id: str
+    samples: dict[str, int]
+
+
 class ModelRegistry:
     """Publish, promote, roll back, live, history."""
 
@@ -269,13 +279,32 @@ class ModelRegistry:
             actor=actor,
         )
 
+    def roll_back(self, name: str, *, to: int | None, samples: Fate, pin: bool, reason: str, actor: str) -> Moved:
+        """Go back: to where the live version falls back to, or to any version that was live before.
+
+        When the commit's answer is lost it is not done twice, which would go further back.
+        """
+        return self._roll_back(name, to, samples, pin, reason, actor, [])
+
     @writes
-    def roll_back(
-        self, session: Session, name: str, *, to: int | None, samples: Fate, pin: bool, reason: str, actor: str
+    def _roll_back(
+        self,
+        session: Session,
+        name: str,
+        to: int | None,
+        samples: Fate,
+        pin: bool,
+        reason: str,
+        actor: str,
+        tried: list[_Tried],
     ) -> Moved:
-        """Go back: to where the live version falls back to, or to any version that was live before."""
         model = lock_model(session, _model(session, name).id)
         last = last_promotion(session, model.id)
+        for earlier in tried:
+            made = session.get(Promotion, (model.id, earlier.epoch))
+            if made is not None and (made.version_id, made.actor, made.reason) == (earlier.live_id, actor, reason):
+                live, previous = (session.get_one(Version, key) for key in (earlier.live_id, earlier.previous_id))
+                return Moved(model, live, previous, earlier.epoch, earlier.samples)
         if to is None:
             if last.falls_back_to is None:
                 raise NothingToRollBackTo(name)
@@ -295,7 +324,7 @@ class ModelRegistry:
             )
         if pin:
             model.pinned = True
-        return self._move(
+        moved = self._move(
             session,
             model,
             target,
@@ -305,6 +334,8 @@ class ModelRegistry:
             reason=reason,
             actor=actor,
         )
+        tried[:] = [_Tried(moved.epoch, moved.live.id, moved.previous.id, moved.samples)]
+        return moved
 
     def _move(
         self,

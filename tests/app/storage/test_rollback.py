@@ -1,4 +1,7 @@
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.errors import Conflict, LeaseLost, NothingToRollBackTo, Pinned, UnknownVersion
 from app.storage.promotions import Fate
@@ -34,6 +37,23 @@ def test_a_second_rollback_goes_further_back_never_forward(stores: Stores) -> No
     assert roll_back(stores).live.number == 1
     with pytest.raises(NothingToRollBackTo):
         roll_back(stores)
+
+
+def test_a_rollback_whose_answer_was_lost_is_not_done_twice(stores: Stores) -> None:
+    rounds(stores, 3)
+    lost = []
+
+    def lose_the_answer(session: Session) -> None:
+        if not lost:
+            lost.append(session)
+            raise OperationalError("COMMIT", None, Exception("locked"))
+
+    event.listen(stores.database.sessions, "after_commit", lose_the_answer)
+    moved = roll_back(stores)
+    assert lost
+    assert (moved.previous.number, moved.live.number, moved.epoch) == (4, 3, 5)
+    assert moved.samples == {"quarantined": 1}
+    assert stores.registry.live(moved.model.id).version.number == 3
 
 
 @pytest.mark.parametrize(("fate", "state"), [("quarantine", "quarantined"), ("requeue", "queued"), ("keep", "learned")])
