@@ -123,7 +123,7 @@ def scheduled(versions: Sequence[Version], at: datetime) -> set[str]:
 
 
 def _needed(session: Session, model_id: int, versions: Sequence[Version]) -> set[str]:
-    """Live, what it falls back to, their anchors, bases, parents of running updates, kept by hand, what servers hold."""
+    """Live, what it falls back to, their anchors, bases, parents of running updates, kept by hand, what servers use."""
     last = last_promotion(session, model_id)
     needed: set[str | None] = {last.version_id, last.falls_back_to}
     for version_id in [last.version_id, last.falls_back_to]:
