@@ -14,6 +14,7 @@ from app.networks.spec import NetworkSpec
 from app.storage.promotions import chunks
 from app.storage.revisions import erase
 from app.storage.tables import (
+    LedgerRole,
     Model,
     Payload,
     Revision,
@@ -116,7 +117,9 @@ def describe(session: Session, model_id: int, revisions: Sequence[Revision]) -> 
                 Sample.model_id == model_id, Sample.content_digest.in_(digests), Sample.side.is_not(None)
             )
         ):
-            sides[twin.content_digest] = twin.side or ""
+            # What any version was trained on judges none, should two lines have split a content differently.
+            if sides.get(twin.content_digest) != LedgerRole.LEARN:
+                sides[twin.content_digest] = twin.side or ""
             if twin.in_line and twin.state in (SampleState.LEARNED, SampleState.HELD_OUT):
                 known.add((twin.content_digest, twin.label_id))
     return tuple(

@@ -192,6 +192,18 @@ def test_a_pinned_model_is_not_claimed_and_its_running_update_publishes_nothing(
     assert stores.queue.claim(model.id, worker="w", lease_seconds=60, limit=10) is None
 
 
+def test_a_content_that_any_version_was_trained_on_judges_none(stores: Stores) -> None:
+    model = stores.create().model
+    stores.post(model, sample(1))
+    stores.learn(model, Verdict.REJECTED)
+    stores.post(model, sample(1))
+    claim = stores.claim(model)
+    stores.queue.commit(claim, stores.outcome(claim, held_out=frozenset({claim.revisions[0].id})))
+    stores.registry.promote("digits", 2, force=True, reason="it was good", actor="ann")
+    stores.post(model, sample(1))
+    assert [revision.side for revision in stores.claim(model).revisions] == ["learn"]
+
+
 def test_a_model_with_a_running_update_is_not_due(stores: Stores) -> None:
     model = stores.create(trigger={"samples": 1}).model
     stores.post(model, sample(1))
