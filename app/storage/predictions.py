@@ -82,15 +82,22 @@ class PredictionLog:
         _found(session, model_id, prediction_id)
         return session.get_one(PredictionInput, prediction_id).content
 
-    @writes
-    def prune(self, session: Session, days: float, nbytes: int) -> int:
+    def prune(self, days: float, nbytes: int) -> int:
         """Let go what is older than `days`, and the oldest beyond `nbytes`; how many."""
+        return self._let_go(self._cut(days, nbytes))  # the long look is a reader's: it holds up no writer
+
+    @reads
+    def _cut(self, session: Session, days: float, nbytes: int) -> datetime:
         cut = now(session) - timedelta(days=days)
         running = func.sum(Prediction.nbytes).over(order_by=(Prediction.created_at.desc(), Prediction.id.desc()))
         weighed = select(Prediction.created_at, running.label("total")).subquery()
         beyond = session.scalar(select(func.max(weighed.c.created_at)).where(weighed.c.total > nbytes))
         if beyond is not None:
             cut = max(cut, beyond + timedelta(milliseconds=1))
+        return cut
+
+    @writes
+    def _let_go(self, session: Session, cut: datetime) -> int:
         old = select(Prediction.id).where(Prediction.created_at < cut)
         session.execute(delete(PredictionInput).where(PredictionInput.prediction_id.in_(old)))
         removed = session.execute(delete(Prediction).where(Prediction.created_at < cut))
