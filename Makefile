@@ -33,7 +33,7 @@ check: install
 	@! grep -nE '[a-z]+://' requirements.lock || { echo "requirements.lock names an address; make it anew with 'make lock'."; exit 1; }
 
 lock: install
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--extra demo --extra dev pyproject.toml -o requirements.lock
 
 bench: install

@@ -1,5 +1,6 @@
 """What every test shares: one torch thread, a real SQLite file and a real PostgreSQL."""
 
+import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,16 @@ from app.storage.database import Database
 from app.storage.migrate import upgrade
 
 torch.set_num_threads(1)  # the machines have two cores, and tests start processes
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """Processes that run inside a test set up logging; take their handlers off again."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

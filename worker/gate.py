@@ -5,7 +5,9 @@ Called by the worker's update with what three versions say of the held-out sampl
 The rules. Of n held-out samples of the classes that live knows, b are right by live and wrong by the candidate, c the
 reverse; the candidate answers with all its labels.
 - *rejected*: the exact one-sided test says that it lost, overall or in a class with n ≥ 20 (Holm over those classes);
-- *promoted*: (b − c)/n ≤ margin against live and against the anchor; with n < 30 against live only if c ≥ b;
+- *promoted*: b − c ≤ max(margin·n, √(b + c)) against live and against the anchor; with n < 30 against live only if
+  c ≥ b. √(b + c) is the standard deviation of b − c when nothing changed: below some hundred samples the margin alone
+  is finer than the measurement (docs/decisions/0008);
 - *inconclusive*: everything else.
 A class that live does not know is no part of n: it needs recall ≥ 1/C, C being the number of the candidate's classes.
 If only such classes were held out, n is 0 and nothing is known of what may have been lost, so it is held back.
@@ -82,6 +84,10 @@ class Comparison:
     def loses_more_than(self, samples: float) -> bool:
         # A hair more, so that 2 of 100 is within 0.02 in floating point too.
         return self.b - self.c > samples + 1e-9
+
+    def loses_beyond(self, margin: float) -> bool:
+        """Whether more is lost than the margin and more than chance alone would move."""
+        return self.loses_more_than(max(margin * self.n, math.sqrt(self.b + self.c)))
 
 
 @dataclass(frozen=True)
@@ -226,9 +232,9 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
     if overall.n < LEAST_FOR_MARGIN:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
-    elif overall.loses_more_than(q.margin * overall.n):
+    elif overall.loses_beyond(q.margin):
         return Decision.INCONCLUSIVE, f"{_moved(overall)}; {floor}"
-    if anchor.loses_more_than(q.margin * anchor.n):
+    if anchor.loses_beyond(q.margin):
         return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
     if settled.loses_more_than(max(2.0, q.margin * settled.n)):
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"

@@ -35,11 +35,10 @@ def test_a_server_killed_in_a_swap_serves_what_is_live_when_it_is_back(
     installation: Installation, stores: Stores, point: str
 ) -> None:
     model = school.create(stores)
-    acknowledged = school.post(stores, model, school.samples(32))
-    with installation.process("worker") as worker:
-        with installation.running_server(KILL_AT=point) as (server, _):
-            wait_until(lambda: server.exit_code is not None, f"the server dies {point}")
-            assert server.exit_code == -signal.SIGKILL
+    with installation.running_server(KILL_AT=point) as (server, _), installation.process("worker") as worker:
+        acknowledged = school.post(stores, model, school.samples(32))
+        wait_until(lambda: server.exit_code is not None, f"the server dies {point}")
+        assert server.exit_code == -signal.SIGKILL
         wait_until(lambda: school.settled(stores, model), "learning goes on without a server")
         live = stores.registry.live(model.id)
         with installation.server() as http:

@@ -111,6 +111,20 @@ def test_the_margin_decides_what_the_test_does_not_reject(b: int, c: int, decisi
 
 
 @pytest.mark.parametrize(
+    ("b", "c", "decision"),
+    [
+        (1, 0, Decision.PROMOTED),
+        (2, 0, Decision.INCONCLUSIVE),  # √2 < 2
+        (3, 1, Decision.PROMOTED),  # √4 = 2, though the margin of 50 is one sample
+        (4, 1, Decision.INCONCLUSIVE),
+        (5, 2, Decision.INCONCLUSIVE),  # √7 < 3
+    ],
+)
+def test_a_loss_that_chance_alone_would_bring_is_let_through(b: int, c: int, decision: Decision) -> None:
+    assert judge(question(answers(CAT, both=50 - b - c, b=b, c=c))).decision is decision
+
+
+@pytest.mark.parametrize(
     ("both", "b", "c", "decision"),
     [
         (28, 1, 0, Decision.INCONCLUSIVE),  # 29 samples: none may be lost
@@ -242,7 +256,7 @@ QUESTION = st.builds(
 
 
 @given(QUESTION)
-def test_it_never_promotes_a_loss_beyond_the_margin_and_never_says_nan(q: Question) -> None:
+def test_it_never_promotes_a_loss_beyond_margin_and_chance_and_never_says_nan(q: Question) -> None:
     judgement = judge(q)
     if judgement.decision is Decision.PROMOTED:
         known = q.candidate_labels if q.untrained else q.live_labels
@@ -251,7 +265,7 @@ def test_it_never_promotes_a_loss_beyond_the_margin_and_never_says_nan(q: Questi
             compare((s.label, s.live, s.candidate) for s in old),
             compare((s.label, s.anchor, s.candidate) for s in old),
         ):
-            assert seen.b - seen.c <= q.margin * seen.n + 1e-6
+            assert seen.b - seen.c <= max(q.margin * seen.n, math.sqrt(seen.b + seen.c)) + 1e-6
         assert judgement.metrics["p"] >= q.alpha
         assert judgement.metrics["n"] > 0
     assert "nan" not in repr(judgement).lower()

@@ -69,6 +69,10 @@ def test_the_last_versions_stay_warm_by_use() -> None:
 def test_a_swap_passes_its_named_points_in_order() -> None:
     points: list[str] = []
 
-    live_model(points).publish(predictor(1), epoch=1)
+    model = live_model(points)
+
+    model.publish(predictor(1), epoch=1)
+    assert points == [], "the first version swaps nothing out"
+    model.publish(predictor(2), epoch=2)
 
     assert points == ["before_swap", "during_swap", "after_swap"]
