@@ -114,8 +114,10 @@ class Judging:
             *((one.sample_id, one.label_id, one, True) for one in material.settled),
             *((one.sample_id, one.label_id, one, False) for one in material.held),
         ]
+        decoded = self._decoder.decode(live.network.spec, [content for _, _, content, _ in contents])
+        contents = [one for one in contents if one[0] in decoded]
         sample_ids = [sample_id for sample_id, _, _, _ in contents]
-        items = [self._decoder.decode(live.network.spec, content) for _, _, content, _ in contents]
+        items = [decoded[sample_id] for sample_id in sample_ids]
         collate = preprocessor_for(live.network.spec).batch
 
         def asking(network: Callable[[], Network]) -> Callable[[Sequence[Tensor]], list[int | None]]:

@@ -82,8 +82,10 @@ class Teaching:
         return grow(network, new_labels, torch.cat(features) if features else None, targets)
 
     def _samples(self, network: Network, contents: Sequence[Labelled], rows: dict[int, int]) -> Samples:
+        decoded = self._decoder.decode(network.spec, contents)
+        contents = [one for one in contents if one.sample_id in decoded]
         return Samples(
-            items=[self._decoder.decode(network.spec, one) for one in contents],
+            items=[decoded[one.sample_id] for one in contents],
             targets=torch.tensor([rows[one.label_id] for one in contents], dtype=torch.int64),
             keys=torch.tensor(
                 [fraction(self._key, one.content_digest, "fold") for one in contents], dtype=torch.float64

@@ -67,7 +67,7 @@ class Updater:
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._kill_point = kill_point or KillPoint()
-        self._decoder = Decoder()
+        self._decoder = Decoder(stores.line.contents)
 
     def perform(self, claim: Claim) -> None:
         """Turn the claim into a judged version. Raises LeaseLost or StaleParent when overtaken: nothing was published.

@@ -16,7 +16,6 @@ from app.storage.revisions import erase
 from app.storage.tables import (
     LedgerRole,
     Model,
-    Payload,
     Revision,
     RevisionAction,
     RevisionState,
@@ -38,7 +37,6 @@ class ClaimedRevision:
     action: str
     label_id: int
     content_digest: str
-    content: bytes
     side: str | None
     known: bool
 
@@ -71,13 +69,6 @@ class Outcome:
     too_early: bool = False  # inconclusive for want of samples: nothing is set aside for that
 
 
-def payload_sizes(session: Session, sample_ids: Sequence[str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for ids in chunks(sample_ids):
-        sizes.update(dict(session.execute(select(Sample.id, Sample.nbytes).where(Sample.id.in_(ids))).all()))
-    return sizes
-
-
 def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revision]:
     """Drop what a later revision of the same sample has overtaken, and removals of what was never learned.
 
@@ -104,11 +95,8 @@ def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revisio
 
 def describe(session: Session, model_id: int, revisions: Sequence[Revision]) -> tuple[ClaimedRevision, ...]:
     samples: dict[str, Sample] = {}
-    contents: dict[str, bytes] = {}
     for ids in chunks([revision.sample_id for revision in revisions]):
         samples.update({sample.id: sample for sample in session.scalars(select(Sample).where(Sample.id.in_(ids)))})
-        rows = session.execute(select(Payload.sample_id, Payload.content).where(Payload.sample_id.in_(ids)))
-        contents.update(dict(rows.all()))
     sides: dict[str, str] = {}
     known: set[tuple[str, int]] = set()
     for digests in chunks({sample.content_digest for sample in samples.values()}):
@@ -129,7 +117,6 @@ def describe(session: Session, model_id: int, revisions: Sequence[Revision]) -> 
             action=revision.action,
             label_id=revision.label_id,
             content_digest=samples[revision.sample_id].content_digest,
-            content=contents.get(revision.sample_id, b""),
             side=sides.get(samples[revision.sample_id].content_digest),
             known=(samples[revision.sample_id].content_digest, revision.label_id) in known,
         )

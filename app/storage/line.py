@@ -19,12 +19,11 @@ HOLDOUT_CAP = 2000
 
 @dataclass(frozen=True)
 class Stored:
-    """A sample of the line with its input's bytes."""
+    """A sample of the line; its input's bytes are read when they are needed."""
 
     sample_id: str
     label_id: int
     content_digest: str
-    content: bytes
 
 
 class LineReader:
@@ -59,7 +58,7 @@ class LineReader:
             for label_id, rows in ranked.items()
             for sample_id, _, digest in rows[: shares[label_id]]
         }
-        return _with_content(session, chosen)
+        return [Stored(sample_id, *about) for sample_id, about in chosen.items()]
 
     @reads
     def holdout(self, session: Session, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:
@@ -76,7 +75,16 @@ class LineReader:
         for ids in chunks(digests):
             rows = session.execute(select(Sample.id, Sample.label_id).where(Sample.id.in_(ids)))
             chosen.update({sample_id: (label_id, digests[sample_id]) for sample_id, label_id in rows})
-        return _with_content(session, chosen)
+        return [Stored(sample_id, *about) for sample_id, about in chosen.items()]
+
+    @reads
+    def contents(self, session: Session, sample_ids: Collection[str]) -> dict[str, bytes]:
+        """The inputs' bytes by sample id; one withdrawn meanwhile is missing. Ask for as many as memory may hold."""
+        found: dict[str, bytes] = {}
+        for ids in chunks(sample_ids):
+            rows = session.execute(select(Payload.sample_id, Payload.content).where(Payload.sample_id.in_(ids)))
+            found.update(dict(rows.all()))
+        return found
 
     @reads
     def learned_counts(self, session: Session, model: Model) -> dict[int, int]:
@@ -111,12 +119,3 @@ def fair_shares(available: dict[int, int], capacity: int) -> dict[int, int]:
 
 def _learned(model: Model) -> tuple[ColumnElement[bool], ...]:
     return (Sample.model_id == model.id, Sample.in_line.is_(True), Sample.state == SampleState.LEARNED)
-
-
-def _with_content(session: Session, chosen: dict[str, tuple[int, str]]) -> list[Stored]:
-    stored: list[Stored] = []
-    for ids in chunks(chosen):
-        rows = session.execute(select(Payload.sample_id, Payload.content).where(Payload.sample_id.in_(ids)))
-        contents = dict(rows.all())
-        stored += [Stored(id_, *chosen[id_], contents[id_]) for id_ in ids if id_ in contents]
-    return stored

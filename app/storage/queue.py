@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import LeaseLost, StaleParent
 from app.recipe import Recipe
-from app.storage.claims import Claim, Outcome, describe, newest_only, payload_sizes
+from app.storage.claims import Claim, Outcome, describe, newest_only
 from app.storage.database import Database, literal, now, reads, writes
 from app.storage.killpoint import KillPoint
 from app.storage.leases import end_update, expire_updates, rows_changed
@@ -35,7 +35,6 @@ from app.storage.tables import (
 )
 from app.storage.verdicts import insert_version, judge_revisions
 
-CLAIM_BYTES = 256 << 20  # payload one claim carries at most
 PATIENCE = 8  # every so many claims the order is reversed, so that what failed before is not starved
 
 
@@ -261,16 +260,7 @@ class SampleQueue:
         if first is None:
             return []
         alike = ready.where(Revision.attempts == first.attempts).limit(ceil(limit / 2**first.attempts))
-        found = session.scalars(alike.with_for_update(skip_locked=True)).all()
-        sizes = payload_sizes(session, [revision.sample_id for revision in found])
-        taken: list[Revision] = []
-        total = 0
-        for revision in found:
-            total += sizes[revision.sample_id]
-            if taken and total > CLAIM_BYTES:
-                break
-            taken.append(revision)
-        return taken
+        return list(session.scalars(alike.with_for_update(skip_locked=True)))
 
 
 def _any(session: Session, revisions: Select[Revision]) -> bool:

@@ -1,6 +1,6 @@
 """Which samples a version is asked about, and who is best."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,17 +38,31 @@ def test_the_best_of_the_line_is_right_most_often_and_of_equals_the_newest() -> 
 
 @dataclass(frozen=True)
 class Content:
+    sample_id: str
     content_digest: str
-    content: bytes
 
 
-def test_decoded_inputs_are_kept_up_to_a_number_of_bytes() -> None:
+def test_decoded_inputs_are_kept_up_to_a_number_of_bytes_and_read_only_when_they_are_not() -> None:
     spec = NetworkSpec("mlp", FeaturesInput(size=10))
-    decoder = Decoder(limit=100)  # two and a half vectors of 40 bytes
-    contents = [Content(str(number), features_content([float(number)] * 10)) for number in range(3)]
-    first = [decoder.decode(spec, content) for content in contents]
-    assert decoder.decode(spec, contents[2]) is first[2]
-    assert decoder.decode(spec, contents[1]) is first[1]
-    again = decoder.decode(spec, contents[0])
-    assert again is not first[0]
-    assert torch.equal(again, first[0])
+    stored = {str(number): features_content([float(number)] * 10) for number in range(3)}
+    reads: list[str] = []
+
+    def read(sample_ids: Collection[str]) -> dict[str, bytes]:
+        reads.extend(sample_ids)
+        return {sample_id: stored[sample_id] for sample_id in sample_ids if sample_id in stored}
+
+    decoder = Decoder(read, limit=100)  # two and a half vectors of 40 bytes
+    contents = [Content(str(number), f"digest {number}") for number in range(3)]
+    first = decoder.decode(spec, contents)
+    assert reads == ["0", "1", "2"]
+    assert decoder.decode(spec, contents[1:]) == {"1": first["1"], "2": first["2"]}
+    assert reads == ["0", "1", "2"]
+    again = decoder.decode(spec, contents[:1])["0"]
+    assert again is not first["0"]
+    assert torch.equal(again, first["0"])
+
+
+def test_a_sample_whose_input_is_gone_is_left_out() -> None:
+    spec = NetworkSpec("mlp", FeaturesInput(size=1))
+    decoder = Decoder(lambda sample_ids: {"here": features_content([1.0])})
+    assert list(decoder.decode(spec, [Content("here", "a"), Content("withdrawn", "b")])) == ["here"]

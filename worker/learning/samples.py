@@ -6,9 +6,12 @@ rows of the head.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 Collate = Callable[[Sequence[Tensor]], Tensor]
 
@@ -59,7 +62,7 @@ class Samples:
         return cls([], torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64), collate)
 
 
-def chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def chunks(indices: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Cut `indices` into runs of at most `size`."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]

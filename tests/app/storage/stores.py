@@ -1,6 +1,7 @@
 """All stores over one database, and the steps that most storage tests take."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,16 @@ class Stores:
 
     def state(self, model: Model, sample_id: str) -> str:
         return self.receipts.get(model, sample_id).sample.state
+
+    def remembered(self, model: Model, capacity: int = 10, exclude: Collection[str] = frozenset()) -> list[bytes]:
+        """The contents of the memory, sorted."""
+        stored = self.line.memory(model, capacity, exclude)
+        return sorted(self.line.contents([one.sample_id for one in stored]).values())
+
+    def claimed(self, claim: Claim) -> list[bytes]:
+        """The contents of a claim, in its order."""
+        contents = self.line.contents([revision.sample_id for revision in claim.revisions])
+        return [contents[revision.sample_id] for revision in claim.revisions]
 
     def failures(self, model: Model) -> int:
         """How many updates of the model failed."""

@@ -93,7 +93,7 @@ def test_what_crashed_before_is_claimed_apart_and_in_halves(stores: Stores) -> N
     stores.post(model, sample(100))
     fresh = stores.queue.claim(model.id, worker="w", lease_seconds=60, limit=8)
     assert fresh is not None
-    assert [revision.content for revision in fresh.revisions] == [b"content 100"]
+    assert stores.claimed(fresh) == [b"content 100"]
     stores.queue.commit(fresh, stores.outcome(fresh))
     retried = stores.queue.claim(model.id, worker="w", lease_seconds=60, limit=8)
     assert retried is not None
