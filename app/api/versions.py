@@ -20,9 +20,9 @@ from app.api.schemas.versions import (
 )
 from app.api.security import Called, needs
 from app.api.shown import shown_versions
-from app.storage.promotions import Fate
-from app.storage.registry import Moved
+from app.storage.moves import Moved
 from app.storage.servers import ServingState
+from app.storage.settling import Fate
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["versions"])
 

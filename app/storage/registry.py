@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from app.errors import AlreadyExists, Conflict, FilesGone, NothingToRollBackTo, Pinned, UnknownModel, UnknownVersion
+from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, UnknownModel, UnknownVersion
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 from app.storage.database import Database, now, reads, writes
+from app.storage.moves import Moved, move_live
 from app.storage.promotions import (
-    Fate,
     ancestry,
     append_promotion,
     cancel_running,
@@ -25,8 +25,8 @@ from app.storage.promotions import (
     last_promotion,
     lock_model,
     record,
-    settle_samples,
 )
+from app.storage.settling import Fate
 from app.storage.tables import (
     Artifact,
     ArtifactKind,
@@ -60,17 +60,6 @@ class Assigned:
     version: Version
     epoch: int
     role: str
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A move of the pointer that was made; `samples` counts samples by what became of them."""
-
-    model: Model
-    live: Version
-    previous: Version
-    epoch: int
-    samples: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -268,7 +257,7 @@ class ModelRegistry:
             )
         last = last_promotion(session, model.id)
         kind = "version.promoted" if vouched else "version.forced"
-        return self._move(
+        return move_live(
             session,
             model,
             version,
@@ -324,7 +313,7 @@ class ModelRegistry:
             )
         if pin:
             model.pinned = True
-        moved = self._move(
+        moved = move_live(
             session,
             model,
             target,
@@ -336,64 +325,6 @@ class ModelRegistry:
         )
         tried[:] = [_Tried(moved.epoch, moved.live.id, moved.previous.id, moved.samples)]
         return moved
-
-    def _move(
-        self,
-        session: Session,
-        model: Model,
-        target: Version,
-        *,
-        falls_back_to: str | None,
-        fate: Fate,
-        kind: str,
-        reason: str,
-        actor: str,
-    ) -> Moved:
-        """T5: move the pointer to `target`, end what runs, and settle every sample the move touches."""
-        last = last_promotion(session, model.id)
-        if target.id == last.version_id:
-            raise Conflict(f"Version {target.number} of {model.name!r} is live already.")
-        if target.files in (FileState.DELETING, FileState.DELETED):
-            raise FilesGone(model.name, target.number)
-        at = now(session)
-        previous = session.get_one(Version, last.version_id)
-        cancel_running(session, model.id, why=f"{kind} to version {target.number} by {actor}", at=at)
-        epoch = last.epoch + 1
-        append_promotion(
-            session,
-            model_id=model.id,
-            epoch=epoch,
-            version_id=target.id,
-            falls_back_to=falls_back_to,
-            actor=actor,
-            reason=reason,
-            at=at,
-        )
-        settled = settle_samples(
-            session,
-            old=ancestry(session, previous.id),
-            new=ancestry(session, target.id),
-            fate=fate,
-            why=reason or f"version {previous.number} to {target.number}",
-            at=at,
-        )
-        record(
-            session,
-            model_id=model.id,
-            kind=kind,
-            actor=actor,
-            reason=reason,
-            at=at,
-            detail={
-                "from": previous.number,
-                "to": target.number,
-                "epoch": epoch,
-                "samples": settled,
-                "fate": fate.value,
-            },
-        )
-        session.flush()
-        return Moved(model, target, previous, epoch, settled)
 
     @writes
     def set_pinned(self, session: Session, name: str, value: bool, *, reason: str, actor: str) -> Model:

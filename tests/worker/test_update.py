@@ -13,7 +13,7 @@ from sqlalchemy import update
 from app.errors import Corrupt, LeaseLost, MissingWeights, StaleParent
 from app.networks.features import features_content
 from app.storage.killpoint import KillPoint
-from app.storage.promotions import Fate
+from app.storage.settling import Fate
 from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict, Version
 from app.storage.weights import WeightStore
 from tests.worker.school import SECRET, Countdown, School

@@ -14,7 +14,7 @@ from app.storage.claims import Claim
 from app.storage.database import Database
 from app.storage.intake import Accepted, NewSample
 from app.storage.migrate import upgrade
-from app.storage.promotions import Fate
+from app.storage.settling import Fate
 from app.storage.tables import Model, Verdict
 from tests.app.storage.invariants import check
 from tests.app.storage.stores import Stores, open_stores

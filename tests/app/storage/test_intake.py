@@ -5,8 +5,8 @@ import pytest
 from app.errors import Conflict, Overloaded, UnknownSample
 from app.storage.intake import Accepted, Intake, Refused
 from app.storage.killpoint import KillPoint
-from app.storage.promotions import Fate
 from app.storage.queue import SampleQueue
+from app.storage.settling import Fate
 from app.storage.tables import Verdict
 from tests.app.storage.stores import Stores, sample
 

@@ -4,8 +4,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict, LeaseLost, NothingToRollBackTo, Pinned, UnknownVersion
-from app.storage.promotions import Fate
-from app.storage.registry import Moved
+from app.storage.moves import Moved
+from app.storage.settling import Fate
 from app.storage.tables import Verdict
 from tests.app.storage.stores import Stores, sample
 
