@@ -28,12 +28,11 @@ def curl_lines(settings: Settings) -> list[str]:
     models = f"{address(settings)}/v1/models"
     key = "" if settings.auth == "off" else ' -H "Authorization: Bearer $PERENNIAL_KEY"'
     json = " -H 'Content-Type: application/json'"
+    two = r"""{"features":[%s,0],"label":"wide"}\n{"features":[0,%s],"label":"tall"}\n"""
+    samples = f"for i in $(seq 20); do printf '{two}' $i $i; done"
     return [
         f"""curl -s {models}{key}{json} -d '{{"name":"first","input":{{"kind":"features","size":2}}}}'""",
-        (
-            r"""for i in $(seq 1 20); do printf '{"features":[%s,0],"label":"wide"}\n{"features":[0,%s],"label":"tall"}\n' """
-            f"""$i $i; done | curl -s {models}/first/samples{key} -H 'Content-Type: application/x-ndjson' --data-binary @-"""
-        ),
+        f"{samples} | curl -s {models}/first/samples{key} -H 'Content-Type: application/x-ndjson' --data-binary @-",
         f"""curl -s {models}/first/predict{key}{json} -d '{{"inputs":[{{"features":[9,1]}}]}}'""",
     ]
 
