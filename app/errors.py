@@ -44,13 +44,13 @@ class UnknownVersion(NotFound):
 class UnknownSample(NotFound):
     def __init__(self, sample: str) -> None:
         self.sample = sample
-        super().__init__(f"There is no sample {sample!r} of this model.")
+        super().__init__(f"There is no sample {sample!r} of this model. Its id stands in the answer that accepted it.")
 
 
 class UnknownPrediction(NotFound):
     def __init__(self, prediction: str) -> None:
         self.prediction = prediction
-        super().__init__(f"There is no prediction {prediction!r} of this model.")
+        super().__init__(f"There is no prediction {prediction!r} of this model. Its id stands in predict's answer.")
 
 
 class UnknownKey(NotFound):
@@ -123,7 +123,10 @@ class Pinned(Conflict):
 class NothingToRollBackTo(Conflict):
     def __init__(self, model: str) -> None:
         self.model = model
-        super().__init__(f"The live version of {model!r} has nothing before it to fall back to.")
+        super().__init__(
+            f"The live version of {model!r} has nothing before it to fall back to. "
+            f"POST /v1/models/{model}/versions/{{n}}/promote makes another live."
+        )
 
 
 class Invalid(PerennialError):
@@ -159,9 +162,13 @@ class Unsupported(Invalid):
 
 
 class Unauthenticated(PerennialError):
-    def __init__(self) -> None:
+    def __init__(self, *, sent: bool) -> None:
+        self.sent = sent
         super().__init__(
-            "This call needs a key: send `Authorization: Bearer prn_…`. `perennial keys create` makes one."
+            "The key that was sent is not valid here: mistyped, revoked, or of another server. "
+            "`perennial keys list` shows the keys, `perennial keys create` makes one."
+            if sent
+            else "This call needs a key: send `Authorization: Bearer prn_…`. `perennial keys create` makes one."
         )
 
 

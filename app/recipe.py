@@ -137,7 +137,8 @@ class NetworkChoice(Strict):
         )
 
 
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 LabelName = Annotated[str, Field(min_length=1, max_length=200)]
 
 

@@ -46,7 +46,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Your own networks, `name=module:function,…`; the wire can name only these.",
     )
-    log_level: str = Field(default="INFO", description="Least severe log level that is shown.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="Least severe log level that is shown."
+    )
     log_format: LogFormat = Field(default="text", description="`text` for people, `json` for machines.")
     device: str = Field(default="auto", description="Where the worker learns: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     server_device: str = Field(default="cpu", description="Where the server predicts.")
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
         if any("=" not in pair or ":" not in pair for pair in pairs):
             raise ValueError("expected name=module:function[,name=module:function…]")
         return dict(pair.split("=", 1) for pair in pairs)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("admin_key")
     @classmethod

@@ -31,6 +31,6 @@ VOLUME /data
 EXPOSE 8000
 # Ready: every live version is loaded, warm and has answered.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=3)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PERENNIAL_PORT'] + '/readyz', timeout=3)"]
 ENTRYPOINT ["perennial"]
 CMD ["serve"]

@@ -112,13 +112,16 @@ def _stop_on_signals() -> threading.Event:
 def _wait_until_current(database: Database, stop: threading.Event) -> None:
     """Wait for a database that is still starting or being migrated; raises its last error when the time is over."""
     deadline = time.monotonic() + WAIT_FOR_DATABASE_SECONDS
+    told = ""
     while True:
         try:
             require_current(database)
         except Exception as error:
             if time.monotonic() > deadline or stop.is_set():
                 raise
-            log.info("waiting for the database", error=str(error))
+            if str(error) != told:
+                told = str(error)
+                log.info("waiting for the database", error=told, at_most_seconds=WAIT_FOR_DATABASE_SECONDS)
             stop.wait(1.0)
         else:
             return

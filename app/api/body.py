@@ -3,6 +3,7 @@
 FastAPI's own reading would come before any check of the key.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.concurrency import run_in_threadpool
 
-from app.api.error_handlers import Malformed
+from app.api.complaints import complaint, place
+from app.api.error_handlers import SHOWN, Malformed
 from app.api.limits import check_json, media_type
 from app.errors import Unsupported
 
@@ -27,7 +29,7 @@ async def read_json(request: Request, form: type[FormT], *, empty: FormT | None 
     if empty is not None and not body:
         return empty
     if media_type(request.headers.get("content-type")) != JSON:
-        raise Unsupported(f"Expected a body of type {JSON}, got {_shown(request)}.")
+        raise unsupported(request, JSON)
     if len(body) <= SMALL_BYTES:
         return parse_json(body, form)
     return await run_in_threadpool(parse_json, body, form)
@@ -39,15 +41,22 @@ def parse_json(body: bytes, form: type[FormT]) -> FormT:
     try:
         return form.model_validate_json(body, strict=True)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = error.errors(include_url=False)
         if errors[0]["type"] == "json_invalid":
             raise Malformed(f"The body is not JSON: {errors[0]['msg'].removeprefix('Invalid JSON: ')}.") from None
-        raise RequestValidationError([in_body(one) for one in errors]) from None
+        raise RequestValidationError(in_body(errors, form)) from None
 
 
-def in_body(error: ErrorDetails) -> dict[str, Any]:
-    """Give pydantic's error the place in the request that FastAPI's own have."""
-    return {"type": error["type"], "loc": ("body", *error["loc"]), "msg": error["msg"]}
+def in_body(errors: Sequence[ErrorDetails], form: type[BaseModel], *above: str) -> list[dict[str, Any]]:
+    """Give pydantic's errors the place in the request that FastAPI's own have; the ones that are shown in words."""
+    return [
+        {
+            "type": one["type"],
+            "loc": ("body", *above, *(place(one["loc"], form) if number < SHOWN else ())),
+            "msg": complaint(one, form) if number < SHOWN else "",
+        }
+        for number, one in enumerate(errors)
+    ]
 
 
 def described(form: type[BaseModel], *, required: bool = True, others: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -70,4 +79,6 @@ def _shown(request: Request) -> str:
 
 def unsupported(request: Request, *expected: str) -> Unsupported:
     """Give the error for a body of a type that the call does not take."""
-    return Unsupported(f"Expected a body of type {', '.join(expected)}; got {_shown(request)}.")
+    return Unsupported(
+        f"Expected a body of type {', '.join(expected)}; got {_shown(request)}. Say which in the header `Content-Type`."
+    )

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.api.complaints import complaint
 from app.errors import (
     Conflict,
     Corrupt,
@@ -31,6 +32,7 @@ from app.errors import (
 )
 
 PROBLEM_JSON = "application/problem+json"
+SHOWN = 20  # errors of one request that are told
 
 
 class Malformed(Invalid):
@@ -116,8 +118,12 @@ def problem_of(error: PerennialError) -> JSONResponse:
 def invalid_request(error: RequestValidationError) -> JSONResponse:
     """Give the answer for a body, query or path of the wrong shape; what came is never echoed."""
     errors = [
-        {"loc": [str(part) for part in one["loc"]], "code": one["type"], "detail": one["msg"]}
-        for one in error.errors()[:20]
+        {
+            "loc": [str(part) for part in one["loc"]],
+            "code": one["type"],
+            "detail": one["msg"] if one["loc"][:1] == ("body",) else complaint(one),
+        }
+        for one in error.errors()[:SHOWN]
     ]
     first = errors[0] if errors else {"loc": ["body"], "detail": "it is not what was expected"}
     detail = f"{'.'.join(first['loc'])}: {first['detail']}"

@@ -109,9 +109,8 @@ def _changed(recipe: dict[str, Any], change: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(_merged(recipe, change)), strict=True)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = [in_body(one) for one in found]
-        raise RequestValidationError([{**one, "loc": ("body", "recipe", *one["loc"][1:])} for one in errors]) from None
+        found = error.errors(include_url=False)
+        raise RequestValidationError(in_body(found, Recipe, "recipe")) from None
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

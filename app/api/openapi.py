@@ -19,6 +19,7 @@ from app.api.schemas.predict import PredictRequest
 from app.api.schemas.samples import LabelChange, SampleItem, SamplesRequest
 from app.api.schemas.versions import PromoteRequest, RollbackRequest
 from app.api.schemas.wire import Problem
+from app.api.security import PUBLIC
 
 FORMS: tuple[type[BaseModel], ...] = (
     LabelChange,
@@ -79,6 +80,10 @@ def install(app: FastAPI) -> None:
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
             for name, form in forms["$defs"].items():
                 schemas.setdefault(name, form)
+            for path, calls in schema["paths"].items():
+                if path in PUBLIC:
+                    for call in calls.values():
+                        call.pop("security", None)
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.api.complaints import complaint, place
 from app.api.error_handlers import AllRejected
 from app.api.payloads import Payload, payload, require_kind
 from app.api.schemas.samples import RejectedItem, SampleItem, SamplesAnswer, TakenItem
@@ -60,7 +61,7 @@ class Tally:
         return SamplesAnswer(
             accepted=self.accepted,
             duplicates=self.duplicates,
-            rejected=self.rejected,
+            rejected=sorted(self.rejected, key=lambda one: one.index),
             samples=self.samples,
             truncated=self.refused > LISTED or self.accepted + self.duplicates > LISTED,
         )
@@ -73,7 +74,7 @@ class Tally:
         answer = self.answer()
         if self.accepted or self.duplicates or not self.refused or _CONFLICT in self.codes:
             return answer
-        first = self.rejected[0]
+        first = answer.rejected[0]
         detail = (
             first.detail
             if self.refused == 1
@@ -200,6 +201,7 @@ def read_lines(lines: Sequence[tuple[int, bytes]], tally: Tally) -> list[Item]:
 
 
 def _shape_error(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]
+    first = error.errors(include_url=False)[0]
+    where = ".".join(place(first["loc"], SampleItem))
+    words = complaint(first, SampleItem)
+    return f"{where}: {words}" if where else words

@@ -39,7 +39,15 @@ GROUP_LINES = 512
 GROUP_SECONDS = 1.0
 
 _OTHER_BODIES: dict[str, Any] = {
-    NDJSON: {"schema": {"$ref": "#/components/schemas/SampleItem"}},
+    NDJSON: {
+        "schema": {"$ref": "#/components/schemas/SampleItem"},
+        "examples": {
+            "two lines": {
+                "value": '{"id": "row-18", "label": "setosa", "features": [4.9, 3.0, 1.4, 0.2]}\n'
+                '{"id": "row-19", "label": "versicolor", "features": [7.0, 3.2, 4.7, 1.4]}\n'
+            }
+        },
+    },
     "multipart/form-data": {
         "schema": {
             "type": "object",

@@ -48,7 +48,7 @@ async def authorize(
         return
     caller = None if credentials is None else await parts.key_cache.caller(credentials.credentials)
     if caller is None:
-        raise Unauthenticated
+        raise Unauthenticated(sent=credentials is not None)
     declared = (getattr(route, "openapi_extra", None) or {}).get("x-scope", Scope.ADMIN)
     if RANK[caller.scope] < RANK[Scope(declared)]:
         raise Forbidden(Scope(declared).value, caller.scope.value)

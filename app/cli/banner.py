@@ -24,14 +24,16 @@ def address(settings: Settings) -> str:
 
 
 def curl_lines(settings: Settings) -> list[str]:
-    """Create a model, label a sample, ask for a prediction: each line to be pasted as it stands."""
+    """Create a model, teach it 40 samples, ask for a prediction: each line to be pasted as it stands."""
     models = f"{address(settings)}/v1/models"
     key = "" if settings.auth == "off" else ' -H "Authorization: Bearer $PERENNIAL_KEY"'
     json = " -H 'Content-Type: application/json'"
+    two = r"""{"features":[%s,0],"label":"wide"}\n{"features":[0,%s],"label":"tall"}\n"""
+    samples = f"for i in $(seq 20); do printf '{two}' $i $i; done"
     return [
         f"""curl -s {models}{key}{json} -d '{{"name":"first","input":{{"kind":"features","size":2}}}}'""",
-        f"""curl -s {models}/first/samples{key}{json} -d '{{"samples":[{{"features":[1,2],"label":"low"}}]}}'""",
-        f"""curl -s {models}/first/predict{key}{json} -d '{{"inputs":[{{"features":[1,2]}}]}}'""",
+        f"{samples} | curl -s {models}/first/samples{key} -H 'Content-Type: application/x-ndjson' --data-binary @-",
+        f"""curl -s {models}/first/predict{key}{json} -d '{{"inputs":[{{"features":[9,1]}}]}}'""",
     ]
 
 
@@ -60,7 +62,7 @@ def show(settings: Settings, made_key: str | None) -> None:
         _plain(console, f"export PERENNIAL_URL={url} PERENNIAL_KEY={made_key or '…'}")
     for line in curl_lines(settings):
         _plain(console, line)
-    _plain(console, "Stop with Ctrl-C.")
+    _plain(console, "Create a model, teach it, and ask it a few seconds later. Stop with Ctrl-C.")
 
 
 def _plain(console: Console, line: str) -> None:

@@ -3,21 +3,29 @@
 Called by every command that works on the data folder or starts a process; the HTTP commands need no settings.
 """
 
+import difflib
 import ipaddress
 import json
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from app.cli.printing import say
 from app.errors import InvalidSetting
 from app.settings import Settings
+
+OF_THE_CLIENT = frozenset({"PERENNIAL_URL", "PERENNIAL_KEY", "PERENNIAL_MODEL"})  # of commands that ask a server
 
 
 def read_settings(*, host: str | None = None, port: int | None = None, data_dir: Path | None = None) -> Settings:
     """Read the settings; options left out (None) come from elsewhere. Raises InvalidSetting."""
+    for line in stray_variables(os.environ):
+        say(line, quiet=True)
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
@@ -27,6 +35,18 @@ def read_settings(*, host: str | None = None, port: int | None = None, data_dir:
         raise InvalidSetting(f"A setting cannot be read: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise InvalidSetting(f"perennial.toml is no valid TOML: {error}.") from error
+
+
+def stray_variables(environ: Mapping[str, str]) -> list[str]:
+    """One line for each PERENNIAL_ variable that names no setting: mistyped, it would be passed over in silence."""
+    known = [f"PERENNIAL_{name.upper()}" for name in Settings.model_fields]
+    lines = []
+    for name in sorted(set(environ) - {*known, *OF_THE_CLIENT}):
+        if name.startswith("PERENNIAL_"):
+            near = difflib.get_close_matches(name, known, n=1)
+            asked = f" Did you mean {near[0]}?" if near else ""
+            lines.append(f"There is no setting {name}; it is passed over.{asked}")
+    return lines
 
 
 def in_words(error: ValidationError) -> str:
@@ -41,6 +61,17 @@ def in_words(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"PERENNIAL_{name.upper()}: {message}{came}.")
     return "\n".join(lines)
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data folder where there is none yet. Raises InvalidSetting where that cannot be."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            f"PERENNIAL_DATA_DIR: expected a folder, or a place where one can be made; "
+            f"{str(settings.data_dir)!r}: {error.strerror or error}."
+        ) from error
 
 
 def require_safe_address(settings: Settings) -> None:

@@ -71,7 +71,8 @@ def _detail(response: httpx.Response) -> str:
     except ValueError:
         problem = {}
     if isinstance(problem, dict) and problem.get("detail"):
-        detail = problem["detail"]
         errors = problem.get("errors")
-        return "\n".join([str(detail), *(str(error) for error in errors)]) if isinstance(errors, list) else str(detail)
+        if isinstance(errors, list) and errors and all(isinstance(error, dict) for error in errors):
+            return "\n".join(f"{'.'.join(error.get('loc', []))}: {error.get('detail', '')}" for error in errors)
+        return str(problem["detail"])
     return f"The server answered {response.status_code} {response.reason_phrase}."

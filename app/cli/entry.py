@@ -4,10 +4,13 @@ Starts fast: nothing heavier than typer is imported until a command needs it.
 """
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from app.cli import local, processes, remote
+from app.cli.printing import say
 from app.errors import PerennialError
 
 COMMANDS = typer.Typer(
@@ -17,6 +20,24 @@ COMMANDS = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"perennial {metadata.version('perennial')}")
+        raise typer.Exit
+
+
+@COMMANDS.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The model server that keeps learning."""
+
+
 processes.register(COMMANDS)
 local.register(COMMANDS)
 remote.register(COMMANDS)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.configuration import read_settings
+from app.cli.configuration import make_data_dir, read_settings
 from app.cli.printing import say, table
 from app.cli.processes import DataDir
 
@@ -34,7 +34,7 @@ def upgrade_database(data_dir: DataDir = None) -> None:
     from app.storage.migrate import upgrade  # noqa: PLC0415
 
     settings = read_settings(data_dir=data_dir)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     database = Database(settings.database_address)
     try:
         upgrade(database)
@@ -53,7 +53,11 @@ def check_database(data_dir: DataDir = None) -> None:
 
 
 @KEYS.command("create")
-def create_key(name: str, scope: Scope = "predict", data_dir: DataDir = None) -> None:
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is: stands in receipts and in the audit log.")],
+    scope: Scope = "predict",
+    data_dir: DataDir = None,
+) -> None:
     """Make a key and print it, this once."""
     from app.cli.stores import key_ring  # noqa: PLC0415  SQLAlchemy
 
@@ -90,7 +94,7 @@ def revoke_key(key_id: Annotated[int, typer.Argument(metavar="ID")], data_dir: D
 
 @WEIGHTS.command("add")
 def add_weights(
-    file: Annotated[Path, typer.Argument(help="A `.safetensors`, `.pth` or `.pt` file of a state dict.")],
+    file: Annotated[Path, typer.Argument(help="A `.safetensors`, `.pth`, `.pt` or `.th` file of a state dict.")],
     data_dir: DataDir = None,
 ) -> None:
     """Bring a pretrained weights file in, and print the name by which models ask for it."""

@@ -1,5 +1,6 @@
 """How commands show things: plain lines and tables on stdout."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -7,6 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*Z$")  # as JSON has it
+WHOLE = ("prediction", "sample", "made")  # columns that are copied or read at a glance, so never broken
 
 
 def say(line: str, *, quiet: bool = False) -> None:
@@ -16,7 +20,9 @@ def say(line: str, *, quiet: bool = False) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their columns."""
-    grid = Table(*columns, box=box.SIMPLE_HEAD)
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold" if column in WHOLE else "ellipsis", no_wrap=column in WHOLE)
     for row in rows:
         grid.add_row(*(Text(in_short(value)) for value in row))
     Console(highlight=False).print(grid)
@@ -33,6 +39,8 @@ def in_short(value: object) -> str:
             return f"{value:.4g}"
         case datetime():
             return value.strftime("%Y-%m-%d %H:%M:%S")
+        case str() if _TIME.match(value):
+            return value[:19].replace("T", " ")
         case list() | tuple():
             return ", ".join(in_short(item) for item in value) or "–"
         case _:

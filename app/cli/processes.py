@@ -13,9 +13,9 @@ import typer
 from app.cli.configuration import environment, read_settings, require_safe_address
 from app.settings import Settings
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]", show_default=False)]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. [default: 8000]")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of everything you own. [default: perennial-data]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", show_default="8000")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of everything you own.", show_default="perennial-data")]
 
 
 def register(commands: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def demo(
         Path | None, typer.Option(help="Where the data set's own files lie (fashion_mnist.tar, or the four idx files).")
     ] = None,
     service_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the service the demo starts. [default: perennial-data/demo-…]")
+        Path | None, typer.Option(help="Folder of the service the demo starts.", show_default="perennial-data/demo-…")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the service; 0 picks a free one.")] = 0,
     keep: Annotated[bool, typer.Option(help="Leave the service running at the end, to look around in it.")] = False,

@@ -92,7 +92,7 @@ def show_models(
             )
         else:
             model = server.get(f"/v1/models/{name}")
-            table(["field", "value"], [(field, _flat(value)) for field, value in model.items()])
+            table(["field", "value"], _rows(model))
 
 
 def predict(
@@ -157,10 +157,10 @@ def versions(
         name = _the_model(server, model)
         found = server.get(f"/v1/models/{name}/versions", limit=limit)["versions"]
     rows = [
-        (v["version"], "live" if v["live"] else "", v["parent"], v["verdict"], v["reason"], v["created_at"])
+        (v["version"], "live" if v["live"] else "", v["parent"], v["verdict"], v["created_at"], v["reason"])
         for v in found
     ]
-    table(["version", "", "parent", "verdict", "reason", "made"], rows)
+    table(["version", "", "parent", "verdict", "made", "reason"], rows)
 
 
 def rollback(
@@ -233,6 +233,17 @@ def _json_of(file: Path) -> Any:
         raise Invalid(f"There is no file {str(file)!r}.") from None
     except ValueError as error:
         raise Invalid(f"{str(file)!r} is neither an image nor JSON: {error}.") from error
+
+
+def _rows(model: dict[str, Any]) -> list[tuple[str, str]]:
+    """A model field by field; its recipe, which is deep, part by part."""
+    rows = []
+    for field, value in model.items():
+        if field == "recipe":
+            rows += [(f"recipe: {part}", _flat(inner)) for part, inner in value.items()]
+        else:
+            rows.append((field, percent(value) if field == "accuracy" else _flat(value)))
+    return rows
 
 
 def _flat(value: Any) -> str:

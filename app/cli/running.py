@@ -6,11 +6,12 @@ Called by the commands of `processes`. Imports SQLAlchemy at once; torch only in
 import os
 import socket
 import sys
+from pathlib import Path
 
 import httpx
 
 from app.cli import banner
-from app.cli.configuration import environment
+from app.cli.configuration import environment, make_data_dir
 from app.cli.supervisor import Child, Supervisor, listen
 from app.log import configure
 from app.settings import Settings
@@ -45,12 +46,14 @@ def serve(settings: Settings, socket_fd: int | None) -> int:
     """Run one server in this process until a signal; give the exit code."""
     from app.main import run  # noqa: PLC0415  torch, which the supervisor has no use for
 
+    make_data_dir(settings)
+    sys.path.insert(0, str(Path.cwd()))  # where `check` and the worker find builders too; a console script would not
     return run(settings, None if socket_fd is None else socket.socket(fileno=socket_fd))
 
 
 def prepare(settings: Settings) -> str | None:
     """Make the data folder and its database fit to serve; give the admin key if one was made just now."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     database = Database(settings.database_address)
     try:
         upgrade(database)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from app.cli.configuration import make_data_dir
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.keys import KeyRing
@@ -12,7 +13,7 @@ from app.storage.migrate import require_current
 @contextmanager
 def key_ring(settings: Settings) -> Iterator[KeyRing]:
     """Open the keys of the data folder. Raises Unavailable where the database is not up to date."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     database = Database(settings.database_address)
     try:
         require_current(database)

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import stamina
 from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, literal_column, make_url, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -63,7 +63,12 @@ class Database:
     """An engine set up so that a commit is durable and a writer never upgrades a read lock."""
 
     def __init__(self, url: str) -> None:
-        address = make_url(url)
+        try:
+            address = make_url(url)
+        except ArgumentError as error:
+            raise InvalidSetting(
+                "PERENNIAL_DATABASE_URL is no address; expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+            ) from error
         if address.get_backend_name() == "sqlite":
             self.engine = _sqlite(url)
         elif address.get_backend_name() == "postgresql":

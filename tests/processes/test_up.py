@@ -1,7 +1,9 @@
 """`perennial up` as a user meets it: the banner, the commands beside it, deaths, stops, mistakes."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,12 +68,40 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         assert "Traceback" not in started.log_file.read_text()
 
 
+def banner_of(instance: Instance) -> str:
+    """The log with the banner, which comes when the supervisor has seen what we saw: that the server answers."""
+    until(lambda: "Stop with Ctrl-C" in instance.log_file.read_text(), "the banner should be shown")
+    return instance.log_file.read_text()
+
+
 def test_the_banner_says_where_everything_is(instance: Instance) -> None:
-    log = instance.log_file.read_text()
+    log = banner_of(instance)
 
     assert f"{instance.url}/docs" in log
     assert str(instance.folder.resolve()) in log
-    assert len(re.findall(r"^curl -s ", log, re.MULTILINE)) == 3
+    assert len(re.findall(r"^(?:for .*\| )?curl -s ", log, re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_the_lines_of_the_banner_lead_to_a_model_that_knows_something(instance: Instance) -> None:
+    log = banner_of(instance)
+    create, teach, ask = re.findall(r"^(?:for .*\| )?curl -s .*$", log, re.MULTILINE)
+
+    def paste(line: str) -> Any:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", line],
+            env={**os.environ, "PERENNIAL_KEY": instance.key},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    assert paste(create)["live"] == 1
+    assert paste(teach)["accepted"] == 40
+    until(lambda: paste(ask)["predictions"][0]["label"] == "wide", "it should have learned what is wide")
 
 
 def test_commands_work_beside_it(instance: Instance, tmp_path: Path) -> None:
@@ -96,7 +127,7 @@ def test_commands_work_beside_it(instance: Instance, tmp_path: Path) -> None:
     ("arguments", "key", "words"),
     [
         (["models", "show", "absent"], None, "There is no model named 'absent'"),
-        (["models", "show"], "prn_wrong", "needs a key"),
+        (["models", "show"], "prn_wrong", "not valid here"),
         (["predict", "absent.png", "--model", "m"], None, "There is no file 'absent.png'"),
         (["models", "create", "BAD", "--features", "2"], None, "name"),
     ],

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 # No control characters (a NUL is no text for PostgreSQL, a line break none for a log), and something to read.
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+PRINTABLE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+WRITTEN = r"^[^\x00-\x08\x0b-\x1f\x7f]*$"  # as the former, and may be empty or of several lines
 
-LabelText = Annotated[str, Field(min_length=1, max_length=200, pattern=_PRINTABLE)]
-ShortText = Annotated[str, Field(min_length=1, max_length=200, pattern=_PRINTABLE)]
-ReasonText = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+LabelText = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
+ReasonText = Annotated[str, Field(max_length=1000, pattern=WRITTEN)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

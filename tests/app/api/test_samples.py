@@ -29,10 +29,10 @@ def test_one_bad_item_never_sinks_the_rest(service: Any) -> None:
     body = answer.json()
     assert (body["accepted"], body["duplicates"], body["truncated"]) == (2, 0, False)
     assert [(one["index"], one["code"]) for one in body["rejected"]] == [
-        (4, "invalid_sample"),
-        (5, "invalid_sample"),
         (1, "no_input"),
         (3, "wrong_size"),
+        (4, "invalid_sample"),
+        (5, "invalid_sample"),
     ]
     assert [(one["index"], one["state"]) for one in body["samples"]] == [(0, "queued"), (2, "queued")]
     assert all(UUID(one["id"]).version == 7 for one in body["samples"])
