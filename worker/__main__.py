@@ -1,5 +1,6 @@
 """`python -m worker`: the process that learns. Everything it is made of is put together here and nowhere else."""
 
+import importlib
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ def main() -> int:
     except PerennialError as error:
         log.critical("worker cannot start", error=str(error))
         return 1
+    # Whatever optimizer comes first imports it, for some seconds: better before the first label than after.
+    importlib.import_module("torch._dynamo")
     log.info("worker started", device=str(device), threads=settings.worker_threads, nice=settings.worker_nice)
     try:
         loop.run()
