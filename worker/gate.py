@@ -85,9 +85,9 @@ class Comparison:
         # A hair more, so that 2 of 100 is within 0.02 in floating point too.
         return self.b - self.c > samples + 1e-9
 
-    def loses_beyond(self, margin: float) -> bool:
-        """Whether more is lost than the margin and more than chance alone would move."""
-        return self.loses_more_than(max(margin * self.n, math.sqrt(self.b + self.c)))
+    def floor(self, margin: float) -> float:
+        """How many samples may be lost: the margin, or what chance alone would move."""
+        return max(margin * self.n, math.sqrt(self.b + self.c))
 
 
 @dataclass(frozen=True)
@@ -228,24 +228,31 @@ def _by_the_fold(q: Question) -> _Answer:
 
 
 def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled: Comparison) -> _Answer:
-    floor = f"floor is −{100 * q.margin:.1f} points"
     if overall.n < LEAST_FOR_MARGIN:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
-    elif overall.loses_beyond(q.margin):
-        return Decision.INCONCLUSIVE, f"{_moved(overall)}; {floor}"
-    if anchor.loses_beyond(q.margin):
+    elif overall.loses_more_than(overall.floor(q.margin)):
+        return Decision.INCONCLUSIVE, f"{_moved(overall)}; {_floor(overall, overall.floor(q.margin))}"
+    if anchor.loses_more_than(anchor.floor(q.margin)):
+        floor = _floor(anchor, anchor.floor(q.margin))
         return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
-    if settled.loses_more_than(max(2.0, q.margin * settled.n)):
+    of_settled = max(2.0, q.margin * settled.n)
+    if settled.loses_more_than(of_settled):
+        floor = _floor(settled, of_settled)
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"
     return Decision.PROMOTED, _moved(overall)
 
 
+def _floor(seen: Comparison, samples: float) -> str:
+    return f"floor is −{100 * samples / max(seen.n, 1):.1f} points"
+
+
 def _moved(seen: Comparison, of: str = "") -> str:
-    """Say "accuracy on 'dog' 81.0 % → 74.5 % (n=200, p=0.004)"."""
+    """Say "accuracy on 'dog' 81.0 % → 74.5 % (n=200, p=0.004)"; where nothing was lost, p has nothing to say."""
     words = f"accuracy on {of}" if of else "accuracy"
-    p = f"p={seen.p:.3f}" if seen.p >= 0.001 else "p<0.001"
-    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}, {p})"
+    p = f", p={seen.p:.3f}" if seen.p >= 0.001 else ", p<0.001"
+    lost = p if seen.b > seen.c else ""
+    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}{lost})"
 
 
 def _name(q: Question, label: int) -> str:
