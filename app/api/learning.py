@@ -39,7 +39,7 @@ async def resume(request: Request, model: ModelPath, parts: Wired, caller: Calle
 
 @router.post("/run", summary="Update now", response_model=ModelAnswer, responses=_PROBLEMS, **_ADMIN)
 async def run(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
-    """Ask for an update now, whatever the trigger says."""
+    """Ask for an update now, whatever the trigger says; a paused model learns this once."""
     return await _act(
         request, parts, lambda reason: parts.registry.request_run(model, reason=reason, actor=caller.name)
     )

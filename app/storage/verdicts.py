@@ -109,6 +109,7 @@ def judge_revisions(
                 # Counted once, so that it waits for company, and never more often, so that it may wait long.
                 revision.judgements = max(revision.judgements, 1)
                 _requeue(revision, sample, overtaken)
+                _explain(sample, version, outcome)
             else:
                 revision.judgements += 1
                 if revision.judgements >= JUDGEMENTS:
@@ -116,6 +117,7 @@ def judge_revisions(
                     _set_aside(revision, sample, reason, overtaken)
                 else:
                     _requeue(revision, sample, overtaken)
+                    _explain(sample, version, outcome)
     session.flush()
 
 
@@ -154,3 +156,8 @@ def _requeue(revision: Revision, sample: Sample, overtaken: bool) -> None:
     revision.state = RevisionState.SUPERSEDED if overtaken else RevisionState.QUEUED
     if sample.state == SampleState.CLAIMED:
         sample.state = SampleState.QUEUED
+
+
+def _explain(sample: Sample, version: Version, outcome: Outcome) -> None:
+    if sample.state == SampleState.QUEUED:
+        sample.reason = f"waits to be judged with more: version {version.number} was inconclusive, {outcome.reason}"

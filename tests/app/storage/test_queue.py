@@ -124,7 +124,11 @@ def test_an_inconclusive_batch_waits_for_more_and_is_set_aside_after_three_judge
     model = stores.create().model
     (sample_id,) = stores.post(model, sample(1))
     stores.learn(model, Verdict.INCONCLUSIVE)
-    assert stores.state(model, sample_id) == "queued"
+    waiting = stores.receipts.get(model, sample_id).sample
+    assert (waiting.state, waiting.reason) == (
+        "queued",
+        "waits to be judged with more: version 2 was inconclusive, because",
+    )
     stores.learn(model, Verdict.INCONCLUSIVE)
     stores.learn(model, Verdict.INCONCLUSIVE)
     receipt = stores.receipts.get(model, sample_id)
