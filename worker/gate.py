@@ -28,6 +28,10 @@ LEAST_FOR_MARGIN = 30
 LEAST_FOR_CLASS_TEST = 20
 
 
+YOUNG_SAMPLES = 100
+"""Samples to learn from below which nothing held out yet is no wonder."""
+
+
 class Decision(StrEnum):
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -172,6 +176,14 @@ def judge(question: Question) -> Judgement:
         or (_by_the_fold(q) if overall.n == 0 else _by_the_margin(q, overall, anchor, settled))
     )
     return Judgement(decision, reason, metrics)
+
+
+def too_early(n: int, samples: int) -> bool:
+    """Whether an inconclusive answer is owed to the holdout's size, not to the batch (docs/decisions/0010).
+
+    n samples were held out; `samples` are there to learn from, in the line or in the claim, whichever are more.
+    """
+    return n < LEAST_FOR_MARGIN if n else samples < YOUNG_SAMPLES
 
 
 _Answer = tuple[Decision, str]

@@ -26,14 +26,14 @@ from app.storage.registry import ModelRegistry
 from app.storage.tables import ArtifactKind, Verdict, Version
 from app.storage.weights import WeightFile, WeightStore
 from worker.decoding import Decoder
-from worker.gate import Decision, FoldEvidence, Judged, Judgement, Question, judge
+from worker.gate import Decision, FoldEvidence, Judged, Judgement, Question, judge, too_early
 from worker.heartbeat import Heartbeat
 from worker.judging import Entrant, Judging, best_of_the_line
 from worker.learning.failure import LearningStopped
 from worker.learning.learner import Learned
 from worker.loader import VersionLoader
 from worker.material import Material, gather
-from worker.teaching import COLD_SAMPLES, Teaching
+from worker.teaching import Teaching
 
 log = get_logger(__name__)
 
@@ -162,9 +162,8 @@ class _Run:
                 learner_state=left,
                 held_out=material.held_out,
                 scores=scores,
-                # Labels may trickle in one by one: a young model has nothing to judge the first of them with.
-                too_early=judgement.metrics["n"] == 0
-                and max(material.learned_before, len(material.learn)) < COLD_SAMPLES,
+                # Labels may trickle in one by one: a young model has little to judge the first of them with.
+                too_early=too_early(judgement.metrics["n"], max(material.learned_before, len(material.learn))),
             )
         )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.gate import Decision, FoldEvidence, Judged, Question, compare, holm, judge, p_worse
+from worker.gate import Decision, FoldEvidence, Judged, Question, compare, holm, judge, p_worse, too_early
 
 CAT, DOG, BIRD = 1, 2, 3
 
@@ -284,3 +284,11 @@ def test_setting_one_answer_of_the_candidate_right_never_makes_the_decision_wors
     better = list(q.judged)
     better[position] = replace(better[position], candidate=better[position].label)
     assert ORDER[judge(replace(q, judged=better)).decision] >= ORDER[judge(q).decision]
+
+
+@pytest.mark.parametrize(
+    ("n", "samples", "early"),
+    [(0, 99, True), (0, 100, False), (1, 5_000, True), (29, 300, True), (30, 300, False), (30, 5, False)],
+)
+def test_a_batch_is_not_blamed_for_a_holdout_that_is_too_small(n: int, samples: int, early: bool) -> None:
+    assert too_early(n, samples) is early
