@@ -4,7 +4,9 @@ Called by the worker's update with what three versions say of the held-out sampl
 
 The rules. Of n held-out samples of the classes that live knows, b are right by live and wrong by the candidate, c the
 reverse; the candidate answers with all its labels.
-- *rejected*: the exact one-sided test says that it lost, overall or in a class with n ≥ 20 (Holm over those classes);
+- *rejected*: it lost more than the margin, and the exact one-sided test says that this is no chance, overall or in a
+  class with n ≥ 20 (Holm over those classes). What the margin allows is no ground to refuse, however many samples
+  prove it (docs/decisions/0011);
 - *promoted*: b − c ≤ max(margin·n, √(b + c)) against live and against the anchor; with n < 30 against live only if
   c ≥ b. √(b + c) is the standard deviation of b − c when nothing changed: below some hundred samples the margin alone
   is finer than the measurement (docs/decisions/0008);
@@ -88,6 +90,10 @@ class Comparison:
     def loses_more_than(self, samples: float) -> bool:
         # A hair more, so that 2 of 100 is within 0.02 in floating point too.
         return self.b - self.c > samples + 1e-9
+
+    def loses_what_matters(self, margin: float) -> bool:
+        """Whether the loss is more than the margin; of fewer samples than it is made for, any loss is."""
+        return self.n < LEAST_FOR_MARGIN or self.loses_more_than(margin * self.n)
 
     def floor(self, margin: float) -> float:
         """How many samples may be lost: the margin, or what chance alone would move."""
@@ -193,14 +199,14 @@ def _rejection(
     q: Question, overall: Comparison, settled: Comparison, classes: Mapping[int, Comparison]
 ) -> _Answer | None:
     tested = {label: seen.p for label, seen in classes.items() if seen.n >= LEAST_FOR_CLASS_TEST}
-    worse = holm(tested, q.alpha)
+    worse = {label for label in holm(tested, q.alpha) if classes[label].loses_what_matters(q.margin)}
     floor = f"floor is −{100 * q.margin:.1f} points"
     if worse:
         label = min(worse, key=lambda key: (tested[key], key))
         return Decision.REJECTED, f"{_moved(classes[label], _name(q, label))}; {floor}"
-    if overall.p < q.alpha:
+    if overall.p < q.alpha and overall.loses_what_matters(q.margin):
         return Decision.REJECTED, f"{_moved(overall)}; {floor}"
-    if settled.p < q.alpha:
+    if settled.p < q.alpha and settled.loses_what_matters(q.margin):
         return Decision.REJECTED, f"{_moved(settled)} on what was held out before this claim; {floor}"
     return None
 

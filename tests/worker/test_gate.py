@@ -76,6 +76,13 @@ def test_a_candidate_that_lost_overall_is_rejected() -> None:
     assert judgement.metrics["p"] == pytest.approx(1 / 32)
 
 
+def test_a_loss_within_the_margin_is_no_ground_to_refuse_however_sure_it_is() -> None:
+    judgement = judge(question(answers(CAT, both=780, b=18, c=8), margin=0.02))
+    assert judgement.metrics["p"] < 0.05
+    assert judgement.decision is Decision.PROMOTED
+    assert judge(question(answers(CAT, both=780, b=30, c=8), margin=0.02)).decision is Decision.REJECTED
+
+
 def test_a_class_that_lost_rejects_though_the_whole_gained_and_the_reason_names_it() -> None:
     judged = answers(CAT, c=60, both=40) + answers(DOG, both=149, b=13, neither=38)
     judgement = judge(question(judged))
@@ -266,7 +273,9 @@ def test_it_never_promotes_a_loss_beyond_margin_and_chance_and_never_says_nan(q:
             compare((s.label, s.anchor, s.candidate) for s in old),
         ):
             assert seen.b - seen.c <= max(q.margin * seen.n, math.sqrt(seen.b + seen.c)) + 1e-6
-        assert judgement.metrics["p"] >= q.alpha
+        lost = judgement.metrics["b"] - judgement.metrics["c"]
+        assert judgement.metrics["p"] >= q.alpha or lost <= q.margin * judgement.metrics["n"] + 1e-6
+        assert judgement.metrics["p"] >= q.alpha or judgement.metrics["n"] >= 30
         assert judgement.metrics["n"] > 0
     assert "nan" not in repr(judgement).lower()
 
