@@ -209,6 +209,18 @@ class DeadlineExceeded(Unavailable):
         super().__init__(f"No answer within {seconds:g} s. Send fewer items, or try again when there is less load.")
 
 
+class CannotListen(Unavailable):
+    """The server's address cannot be had."""
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"Cannot listen on {host}:{port}: {why}. "
+            "Another program may hold the port; stop it, or choose another with --port."
+        )
+
+
 class Corrupt(PerennialError):
     """Stored bytes are not what their record says; they are not used."""
 

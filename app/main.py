@@ -27,6 +27,7 @@ from app.log import configure, get_logger
 from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.inference_pool import InferencePool
+from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
 from app.serving.pinned_versions import PinnedVersions
@@ -158,9 +159,9 @@ def run(settings: Settings, listener: socket.socket | None = None) -> int:
     if made is not None:
         sys.stderr.write(f"The first admin key, shown once: {made}\n")
     try:
-        listener = listener or _listen(settings.host, settings.port)
-    except OSError as error:
-        sys.stderr.write(f"perennial: cannot listen on {settings.host}:{settings.port}: {error.strerror or error}\n")
+        listener = listener or listen(settings.host, settings.port)
+    except PerennialError as error:
+        sys.stderr.write(f"perennial: {error}\n")
         return 2
     config = uvicorn.Config(
         app,
@@ -186,20 +187,6 @@ def _first_key(settings: Settings) -> str | None:
         return KeyRing(database).ensure_admin(settings.admin_key)
     finally:
         database.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def _address(listener: socket.socket) -> str:

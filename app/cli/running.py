@@ -12,8 +12,9 @@ import httpx
 
 from app.cli import banner
 from app.cli.configuration import environment, make_data_dir
-from app.cli.supervisor import Child, Supervisor, listen
+from app.cli.supervisor import Child, Supervisor
 from app.log import configure
+from app.serving.listener import listen
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.keys import KeyRing

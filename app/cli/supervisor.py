@@ -11,7 +11,6 @@ import ctypes
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,28 +34,6 @@ log = get_logger(__name__)
 
 class CannotStart(Unavailable):
     """A child never came up; nothing is left running."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket (port 0 picks a free one). Raises CannotStart when the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(2048)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise CannotStart(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. "
-            "Another program may hold the port; stop it, or choose another with --port."
-        ) from error
-    return listener
 
 
 @dataclass
