@@ -1,102 +1,147 @@
 """How a model learns, and what creates it: validated at the API, saved with each version, read by both sides.
 
-Pydantic only. Every field has a default, unknown fields are refused, and a message says what would be right.
+Pydantic only; the parts stand in `app.ingredients`, recipes with a name in `app.named_recipes`. Every field has a
+default, unknown fields are refused, and a message says what would be right.
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Strict(BaseModel):
-    """Unknown fields are refused; instances do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class L2SP(Strict):
-    """Pull the weights towards an earlier point: strength/2 · ‖θ − θ*‖² (Li et al. 2018, arXiv 1802.01483)."""
-
-    kind: Literal["l2_sp"] = "l2_sp"
-    anchor: Literal["previous"] = Field(
-        default="previous", description="`previous` is the version the update starts from."
-    )
-    strength: float = Field(default=0.01, ge=0, le=1e4)
-
-
-class Memory(Strict):
-    """Which learned samples are rehearsed beside the new ones."""
-
-    kind: Literal["class_balanced"] = "class_balanced"
-    capacity: int = Field(default=2000, ge=0, le=1_000_000, description="Samples kept in rehearsal; 0 rehearses none.")
-
-
-class SGD(Strict):
-    kind: Literal["sgd"] = "sgd"
-    lr: float = Field(default=0.01, gt=0, le=10)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-
-
-class Adam(Strict):
-    kind: Literal["adam"] = "adam"
-    lr: float = Field(default=0.001, gt=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-
-
-class AdamW(Strict):
-    kind: Literal["adamw"] = "adamw"
-    lr: float = Field(default=0.001, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-
-
-Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
-
-
-class Trigger(Strict):
-    """An update starts when `samples` wait or the oldest has waited `seconds`."""
-
-    samples: int = Field(default=32, ge=1, le=1_000_000)
-    seconds: float = Field(default=10, ge=0, le=86_400)
-
-
-class EarlyStopping(Strict):
-    """Stop when the loss on a fold of the claim and the memory no longer falls; keep the best weights."""
-
-    fold: float = Field(default=0.15, gt=0, lt=0.5, description="Share of the update's samples set aside to judge it.")
-    patience: int = Field(default=3, ge=1, le=100, description="Passes without a better loss before it stops.")
-    passes: int = Field(default=20, ge=1, le=1000, description="Passes over the new samples at most.")
-
-
-class Gate(Strict):
-    """What a candidate must show on samples that are never trained on."""
-
-    margin: float = Field(default=0.02, ge=0, le=1, description="Share of accuracy a candidate may lose.")
-    alpha: float = Field(default=0.05, gt=0, lt=1, description="Error level of the exact test that rejects.")
-
-
-class NewClasses(Strict):
-    """What happens to a label nobody has used before."""
-
-    policy: Literal["propose", "accept", "refuse"] = "propose"
-    after: int = Field(default=5, ge=1, le=10_000, description="Samples of a proposed label that make it a class.")
+from app.ingredients import (
+    ER,
+    L2SP,
+    SGD,
+    Augmentation,
+    EarlyStopping,
+    Fusion,
+    Gate,
+    Head,
+    Memory,
+    NewClasses,
+    Optimizer,
+    OwnPenalty,
+    Penalty,
+    Rehearsal,
+    Schedule,
+    Softmax,
+    Strict,
+    Trigger,
+)
+from app.named_recipes import DEFAULT, DEFAULT_PRETRAINED, NAMED, laid_over
 
 
 class Recipe(Strict):
     """How a model learns."""
 
-    trainable: Literal["all", "head"] = Field(default="all", description="Which weights learn.")
-    penalties: tuple[L2SP, ...] = (L2SP(),)
+    based_on: Literal["frozen-backbone", "from-scratch", "drift", "fine-tune"] | None = Field(
+        default=None, description="A recipe with a name; the fields given beside it change it."
+    )
+    head: Head = Softmax()
+    trainable: Literal["all", "head", "last_blocks", "bitfit"] = Field(
+        default="all",
+        description="Which weights gradient steps move: all, the head, the last `blocks` blocks and the head, or the "
+        "biases and normalization's scales and the head.",
+    )
+    blocks: int = Field(default=1, ge=1, le=100, description="How many blocks `last_blocks` means.")
+    penalties: tuple[Penalty, ...] = Field(default=(L2SP(),), max_length=8)
+    rehearsal: Rehearsal = ER()
     memory: Memory = Memory()
     optimizer: Optimizer = SGD()
+    augmentation: Augmentation = Augmentation()
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of the head's inputs dropped while learning.")
+    fusion: Fusion = Fusion()
     batch_size: int = Field(default=32, ge=1, le=4096)
     early_stopping: EarlyStopping = EarlyStopping()
     trigger: Trigger = Trigger()
+    schedule: Schedule = Schedule()
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="Share of samples held out to judge with.")
+    test: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of samples that neither teach nor judge: reported only.",
+    )
     gate: Gate = Gate()
     new_classes: NewClasses = NewClasses()
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the head is solved, label by label, instead of learned by gradient steps."""
+        return not isinstance(self.head, Softmax)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_its_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"based_on": value}
+        if isinstance(value, dict) and value.get("based_on") in NAMED:
+            value = laid_over(NAMED[value["based_on"]], value)
+        return with_tuple(value, "penalties")
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> "Recipe":
+        for complaint in _contradictions(self):
+            raise ValueError(complaint)
+        return self
+
+
+def with_tuple(value: Any, name: str) -> Any:
+    """Make a list of that name a tuple: what a validator has touched is no JSON any more, where lists pass for both."""
+    if isinstance(value, dict) and isinstance(value.get(name), list):
+        return {**value, name: tuple(value[name])}
+    return value
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    """What a recipe asks for that excludes itself: each names the field and what to do."""
+    found = []
+    slow = recipe.schedule.samples is not None or recipe.schedule.seconds is not None
+    kinds = [(one.kind, one.name if isinstance(one, OwnPenalty) else "") for one in recipe.penalties]
+    for kind, name in {kind for kind in kinds if kinds.count(kind) > 1}:
+        found.append(f"penalties: {name or kind!r} stands twice; add the strengths and list it once")
+    if recipe.memory.capacity == 0 and not isinstance(recipe.rehearsal, ER):
+        found.append(
+            f"rehearsal: {recipe.rehearsal.kind!r} needs remembered samples and memory.capacity is 0; "
+            "raise the capacity, or leave `rehearsal` out"
+        )
+    if recipe.trainable == "head":
+        frozen = [one for one in recipe.penalties if isinstance(one, L2SP) and one.anchor == "pretrained"]
+        if frozen:
+            found.append(
+                "penalties: l2_sp with anchor 'pretrained' holds the backbone, and trainable 'head' freezes it; "
+                "choose trainable 'all', 'last_blocks' or 'bitfit', or anchor 'previous'"
+            )
+        if recipe.optimizer.backbone_lr is not None:
+            found.append(
+                "optimizer.backbone_lr: trainable 'head' freezes the backbone; leave it out or choose trainable 'all'"
+            )
+        if recipe.augmentation != Augmentation():
+            found.append(
+                "augmentation: trainable 'head' learns from features that were computed once, which no picture's "
+                "change can reach; leave it out or choose another `trainable`"
+            )
+    if recipe.closed_form:
+        if recipe.trainable == "head" and slow:
+            found.append(
+                "schedule: a closed-form head is always up to date, and trainable 'head' leaves nothing else to learn; "
+                "choose trainable 'last_blocks', 'bitfit' or 'all', or leave `schedule` out"
+            )
+        if not isinstance(recipe.rehearsal, ER):
+            found.append(
+                f"rehearsal: {recipe.rehearsal.kind!r} is for heads learned by gradient steps; with a closed-form head "
+                "leave `rehearsal` out, or choose head 'softmax'"
+            )
+    if recipe.memory.capacity == 0 and slow:
+        found.append(
+            "schedule: a slow update learns from the memory and memory.capacity is 0; raise the capacity, or leave "
+            "`schedule` out"
+        )
+    if recipe.holdout + recipe.test > 0.8:
+        found.append("test: holdout and test together leave less than a fifth to learn from; lower one of them")
+    return found
 
 
 class ImageInput(Strict):
@@ -149,10 +194,47 @@ class NewModel(Strict):
     input: Input
     network: NetworkChoice = NetworkChoice()
     labels: tuple[LabelName, ...] = Field(default=(), max_length=10_000)
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Field(
+        default_factory=Recipe,
+        description="Left out, it is `frozen-backbone` with pretrained weights and `from-scratch` without.",
+    )
+    family: str | None = Field(
+        default=None,
+        pattern=MODEL_NAME,
+        description="Models of one family share a backbone; each has its own head.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_by_the_weights(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("recipe") is None:
+            network = value.get("network")
+            weights = network.get("weights") if isinstance(network, dict) else getattr(network, "weights", None)
+            value = {**value, "recipe": DEFAULT if weights is None else DEFAULT_PRETRAINED}
+        return with_tuple(value, "labels")
 
     @model_validator(mode="after")
     def _distinct_labels(self) -> "NewModel":
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("a label is listed twice; each may stand once")
         return self
+
+    @model_validator(mode="after")
+    def _recipe_fits(self) -> "NewModel":
+        for complaint in misfits(self.recipe, self.input, self.network):
+            raise ValueError(complaint)
+        return self
+
+
+def misfits(recipe: Recipe, shape: ImageInput | FeaturesInput, network: NetworkChoice) -> list[str]:
+    """What a recipe asks for that this input or this network cannot give: each names the field and what to do."""
+    found = []
+    if recipe.augmentation != Augmentation() and not isinstance(shape, ImageInput):
+        found.append("recipe.augmentation: crops and flips are for pictures, and the input is features; leave it out")
+    pretrained = [one for one in recipe.penalties if isinstance(one, L2SP) and one.anchor == "pretrained"]
+    if pretrained and network.weights is None:
+        found.append(
+            "recipe.penalties: l2_sp with anchor 'pretrained' needs pretrained weights and network.weights is null; "
+            "choose anchor 'previous', or name weights"
+        )
+    return found

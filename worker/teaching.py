@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from app.ingredients import L2SP, SGD
 from app.networks.growth import grow
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
 from app.networks.standardize import standardize
-from app.recipe import SGD, Recipe
+from app.recipe import Recipe
 from app.storage.tables import Model
 from worker.decoding import Decoder, Labelled
 from worker.holdout import fraction
@@ -105,7 +106,9 @@ class Teaching:
                 momentum=optimizer.momentum if isinstance(optimizer, SGD) else 0.0,
                 weight_decay=optimizer.weight_decay,
             ),
-            penalties=tuple(PenaltySettings(penalty.kind, penalty.strength) for penalty in penalties),
+            penalties=tuple(
+                PenaltySettings(penalty.kind, penalty.strength) for penalty in penalties if isinstance(penalty, L2SP)
+            ),
             trainable=self._recipe.trainable,
             batch_size=self._recipe.batch_size,
             passes=stopping.passes * cold,

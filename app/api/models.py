@@ -17,6 +17,7 @@ from app.api.schemas.models import ModelAnswer, ModelRequest, ModelsAnswer, Reci
 from app.api.security import Called, needs
 from app.api.shown import shown_model
 from app.errors import AlreadyExists, InvalidNetwork, NotFound, UnknownModel
+from app.named_recipes import laid_over
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 
@@ -107,21 +108,7 @@ def _exists(parts: Parts, name: str) -> bool:
 
 def _changed(recipe: dict[str, Any], change: dict[str, Any]) -> Recipe:
     try:
-        return Recipe.model_validate_json(json.dumps(_merged(recipe, change)), strict=True)
+        return Recipe.model_validate_json(json.dumps(laid_over(recipe, change)), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise RequestValidationError(in_body(found, Recipe, "recipe")) from None
-
-
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Lay `new` over `old`, part by part; a part of another kind takes nothing from the old one."""
-    merged = dict(old)
-    for name, value in new.items():
-        before = merged.get(name)
-        same_kind = (
-            isinstance(before, dict)
-            and isinstance(value, dict)
-            and value.get("kind", before.get("kind")) == (before.get("kind"))
-        )
-        merged[name] = _merged(before, value) if same_kind and isinstance(before, dict) else value
-    return merged

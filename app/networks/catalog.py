@@ -63,7 +63,8 @@ def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Network:
 
 
 def _network(spec: NetworkSpec, backbone: Backbone) -> Network:
-    return Network(spec, backbone.module, Head(backbone.width, spec.labels, spec.seed), backbone.width).eval()
+    head = Head(spec.projection or backbone.width, spec.labels, spec.seed)
+    return Network(spec, backbone.module, head, backbone.width).eval()
 
 
 def _backbone(spec: NetworkSpec, builders: Mapping[str, str]) -> Backbone:

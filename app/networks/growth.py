@@ -22,13 +22,13 @@ def grow(
 ) -> Network:
     """Give a new network with rows for `label_ids` appended in the order given; labels it has are skipped.
 
-    `features` (n, width) and `targets` (n,), label ids, are samples of new and perhaps old labels. A new label
+    `features` (n, head_width) and `targets` (n,), label ids, are samples of new and perhaps old labels. A new label
     among them starts from their mean; one without samples starts from its own small random row. The network
     passed in is left as it was, and shares no memory with the new one.
     """
     spec = network.spec.grown(tuple(label_ids))
     new = spec.labels[len(network.spec.labels) :]
-    head = Head(network.width, spec.labels, spec.seed).to(network.head.weight.device)
+    head = Head(network.head_width, spec.labels, spec.seed).to(network.head.weight.device)
     old = len(network.spec.labels)
     head.weight[:old] = network.head.weight
     head.bias[:old] = network.head.bias

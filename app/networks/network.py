@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.networks.head import Head
+from app.networks.projection import Projection
 from app.networks.spec import NetworkSpec
 
 
@@ -23,10 +24,21 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.width = width
+        self.projection = Projection(width, spec.projection, spec.seed) if spec.projection else nn.Identity()
+
+    @property
+    def head_width(self) -> int:
+        """How many numbers the head is fed: `width`, or the projection's."""
+        return self.spec.projection or self.width
+
+    def raw_features(self, inputs: Tensor) -> Tensor:
+        """Map a normalised batch to what the backbone makes of it, (batch, width)."""
+        features: Tensor = self.backbone(inputs)
+        return features
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Map a normalised batch to its features, (batch, width)."""
-        features: Tensor = self.backbone(inputs)
+        """Map a normalised batch to what the head is fed, (batch, head_width)."""
+        features: Tensor = self.projection(self.raw_features(inputs))
         return features
 
     def forward(self, inputs: Tensor) -> Tensor:

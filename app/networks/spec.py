@@ -18,7 +18,8 @@ class NetworkSpec:
     """Architecture, input, labels in index order, and where the first weights come from.
 
     `labels` are the model-wide label ids in the order of the head's rows: row i scores `labels[i]`.
-    `weights` is None (random from `seed`), "imagenet" or "sha256:…".
+    `weights` is None (random from `seed`), "imagenet" or "sha256:…". `projection` is the width of a fixed random
+    layer, drawn from `seed`, between backbone and head; 0 has none.
     """
 
     architecture: str
@@ -26,6 +27,7 @@ class NetworkSpec:
     labels: tuple[int, ...] = ()
     weights: str | None = None
     seed: int = 0
+    projection: int = 0
 
     def grown(self, label_ids: tuple[int, ...]) -> "NetworkSpec":
         """The same spec with rows appended for `label_ids`; those already there are skipped."""
@@ -43,4 +45,5 @@ class NetworkSpec:
             labels=tuple(data["labels"]),
             weights=data["weights"],
             seed=data["seed"],
+            projection=data.get("projection", 0),
         )

@@ -37,7 +37,7 @@ def test_a_change_of_the_recipe_names_the_fields_of_its_kind(service: Any) -> No
     answer = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"optimizer": {"kind": "adam", "momentum": 0.9}}})
 
     assert answer.json()["detail"] == (
-        "body.recipe.optimizer.momentum: there is no such field; expected kind, lr, weight_decay"
+        "body.recipe.optimizer.momentum: there is no such field; expected backbone_lr, kind, lr, weight_decay"
     )
 
 

@@ -34,7 +34,12 @@ def test_a_recipe_is_changed_in_part_and_checked_as_a_whole(service: Any) -> Non
     assert changed.status_code == 200, changed.text
     assert changed.json()["recipe"] == {**before, "batch_size": 8, "optimizer": {**before["optimizer"], "lr": 0.5}}
     assert changed.json()["recipe_number"] == 2
-    assert other.json()["recipe"]["optimizer"] == {"kind": "adam", "lr": 0.001, "weight_decay": 0.0}
+    assert other.json()["recipe"]["optimizer"] == {
+        "kind": "adam",
+        "lr": 0.001,
+        "backbone_lr": None,
+        "weight_decay": 0.0,
+    }
     assert (wrong.status_code, unknown.status_code) == (422, 422)
     assert service.get("/v1/models/iris").json()["recipe_number"] == 3
 

@@ -1,0 +1,51 @@
+"""Recipes with names, for people who do not tune: what differs from the defaults of `app.recipe`.
+
+When to choose which: docs/learning.md.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+NAMED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Pretrained weights stay as they are; the head is solved anew with every label.
+        "frozen-backbone": {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []},
+        # Everything is learned by gradient steps, old samples rehearsed beside the new ones.
+        "from-scratch": {},
+        # What was right last month may be wrong today: a second head forgets, the last block follows now and then.
+        "drift": {
+            "head": {"kind": "ridge", "forgetting": 0.999},
+            "trainable": "last_blocks",
+            "optimizer": {"kind": "sgd", "lr": 0.003},
+            "schedule": {"samples": 1000},
+        },
+        # The head is solved with every label, and pretrained layers follow slowly, held by their old weights.
+        "fine-tune": {
+            "head": {"kind": "ridge"},
+            "trainable": "last_blocks",
+            "blocks": 2,
+            "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}, {"kind": "lwf", "strength": 1.0}],
+            "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.001},
+            "fusion": {"interpolation": 0.7},
+            "memory": {"capacity": 10_000},
+            "schedule": {"samples": 1000},
+        },
+    }
+)
+
+DEFAULT = "from-scratch"
+DEFAULT_PRETRAINED = "frozen-backbone"
+
+
+def laid_over(named: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay what was given over the named recipe, part by part; a part of another kind takes nothing from the old one."""
+    merged = dict(named)
+    for name, value in given.items():
+        before = merged.get(name)
+        merged[name] = value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            kind = before.get("kind")
+            if value.get("kind", kind) == kind:
+                merged[name] = laid_over(before, value)
+    return merged
