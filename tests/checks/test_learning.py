@@ -11,6 +11,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from app.networks.catalog import build
+from app.networks.growth import grow
+from app.networks.network import Network
+from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput
 from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.learner import Learner
 from worker.learning.normalization import LEAST_BATCH
@@ -23,6 +28,7 @@ from worker.learning.settings import LearnerSettings, RehearsalSettings
 from worker.learning.trainable import head_names
 
 INPUTS, WIDTH = 6, 8
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 TRAINED: tuple[Literal["all", "head", "last_blocks", "bitfit"], ...] = ("all", "head", "last_blocks", "bitfit")
 
@@ -302,13 +308,68 @@ def test_a_claim_of_one_sample_and_batches_of_one_work(composition: LearnerSetti
         assert nothing.record.steps > 0
 
 
+@EACH
+def test_batch_norm_keeps_its_statistics(composition: LearnerSettings) -> None:
+    learned = learner(composition).learn(network(), new=samples(40), memory=samples(30, seed=5))
+    after, before = learned.network.state_dict(), network().state_dict()
+    for name in STATISTICS:
+        assert torch.equal(after[f"backbone.1.{name}"], before[f"backbone.1.{name}"])
+
+
+@EACH
+def test_a_class_that_comes_later_moves_no_logit_by_itself_even_if_its_id_sorts_first(
+    composition: LearnerSettings,
+) -> None:
+    spec = NetworkSpec(architecture="mlp", input=FeaturesInput(size=INPUTS), labels=(20, 30), seed=0)
+    first = learner(composition).learn(build(spec, {}), new=samples(40, rows=2))
+    assert isinstance(first.network, Network)
+    new = samples(20, rows=3, seed=3)
+    larger = grow(first.network, (10,))
+    x = torch.stack(list(new.items))
+    with torch.no_grad():
+        old, now = first.network(x), larger(x)
+        assert larger.spec.labels == (20, 30, 10)
+        assert torch.equal(now[:, :2], old)
+        learned = learner(composition).learn(larger, new=new, parent=first.network, state=first.state).network
+        assert isinstance(learned, Network)
+        assert learned.spec == larger.spec
+        alone = learner(replace(composition, trainable="head")).learn(
+            larger, new=Samples.none(), memory=Samples.none(), parent=first.network, state=first.state
+        )
+        assert torch.equal(alone.network(x)[:, :2], old)
+
+
+@EACH
+def test_what_may_learn_is_as_it_was_afterwards_and_no_hook_is_left(composition: LearnerSettings) -> None:
+    start = network()
+    start.get_parameter("backbone.0.bias").requires_grad_(False)
+    learned = learner(composition).learn(start, new=samples(20)).network
+    assert [name for name, p in learned.named_parameters() if not p.requires_grad] == ["backbone.0.bias"]
+    assert torch.equal(learned.get_parameter("backbone.0.bias"), start.get_parameter("backbone.0.bias"))
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in learned.modules())
+
+
+@EACH
+def test_a_step_that_is_saved_and_taken_up_again_is_the_step_that_would_have_come(
+    composition: LearnerSettings,
+) -> None:
+    """As for the optimizer alone, with penalties that hold and importance that was measured."""
+    config = replace(composition, passes=1, steps_per_pass=1, fold=0.0)
+    before = learner(composition).learn(network(), new=samples(40))
+    once = [
+        learner(config).learn(before.network, new=samples(8, seed=2), memory=samples(9, seed=7), state=state)
+        for state in (before.state, load(save(before.state)))
+    ]
+    assert once[0].record.steps == 1
+    assert same(once[0].network, once[1].network)
+    assert once[0].state.keys() == once[1].state.keys()
+    assert all(torch.equal(value, once[1].state[key]) for key, value in once[0].state.items())
+
+
 def test_with_nothing_to_learn_from_the_weights_stay() -> None:
     learned = Learner(LearnerSettings()).learn(network(), new=Samples.none())
     assert learned.record.steps == 0
     assert same(learned.network, network())
-
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @pytest.mark.parametrize(
