@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator
 
+from app.api.schemas.versions import PrequentialAnswer, TestAnswer
 from app.api.schemas.wire import LabelText, ReasonText, Received, Sent, example
 from app.recipe import NewModel
 
@@ -81,6 +82,8 @@ class ModelAnswer(Sent):
                 "proposed_labels": [],
                 "queue": {"queued": 3, "oldest_seconds": 1.2},
                 "accuracy": 0.96,
+                "test": {"accuracy": 0.94, "n": 50},
+                "prequential": {"whole": 0.9, "window": 0.94, "fading": 0.93, "n": 400, "no_change": 0.35},
                 "pinned": False,
                 "learning": True,
                 "input": {"kind": "features", "size": 4},
@@ -99,6 +102,10 @@ class ModelAnswer(Sent):
     proposed_labels: list[str] = Field(description="Labels that wait for more samples before they become classes.")
     queue: QueueAnswer
     accuracy: float | None = Field(description="Of the live version on its held-out samples; null if not measured.")
+    test: TestAnswer | None = Field(description="Of the live version on the test split; null without one.")
+    prequential: PrequentialAnswer | None = Field(
+        description="How the line answered samples before it learned them; null if not measured."
+    )
     pinned: bool = Field(description="Whether promotions are held.")
     learning: bool = Field(description="False while learning is paused.")
     input: dict[str, Any]
