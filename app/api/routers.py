@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import events, health, learning, matrix, models, predict, samples, versions
+from app.api import events, health, learning, matrix, models, predict, recipes, samples, versions
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -11,6 +11,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     matrix.router,  # before the versions, whose number its address would be taken for
     versions.router,
     learning.router,
+    recipes.router,
     events.router,
     health.router,
 )
