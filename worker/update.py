@@ -69,7 +69,7 @@ class Updater:
         self._kill_point = kill_point or KillPoint()
         self._decoder = Decoder(stores.line.contents)
 
-    def perform(self, claim: Claim) -> None:
+    def perform(self, claim: Claim, give_way: Callable[[], None] = lambda: None) -> None:
         """Turn the claim into a judged version. Raises LeaseLost or StaleParent when overtaken: nothing was published.
 
         When the process is to stop, the claim is let go between two steps, with no attempt counted. Any other error
