@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator
 
+from app.api.schemas.versions import PrequentialAnswer, TestAnswer
 from app.api.schemas.wire import LabelText, ReasonText, Received, Sent, example
-from app.recipe import NewModel
+from app.recipe import NewModel, or_a_name
 
 _LABEL: TypeAdapter[str] = TypeAdapter(LabelText)
 
@@ -22,6 +23,17 @@ class ModelRequest(NewModel):
                 "input": {"kind": "features", "size": 4},
                 "labels": ["setosa", "versicolor"],
                 "recipe": {"trigger": {"samples": 32, "seconds": 10}},
+            },
+            {
+                "name": "birds",
+                "input": {"kind": "image", "size": 96, "channels": 3},
+                "network": {"architecture": "mobilenet_v2", "weights": "imagenet"},
+                "recipe": "frozen-backbone",
+            },
+            {
+                "name": "boxes",
+                "input": {"kind": "features", "size": 2},
+                "recipe": {"based_on": "drift", "head": {"forgetting": 0.99}},
             },
             {
                 "name": "pets",
@@ -50,13 +62,25 @@ class ModelRequest(NewModel):
 
 
 class RecipeChange(Received):
-    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole."""
+    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole.
+
+    With a name, alone or as `based_on`, the change starts from that recipe instead of the old one.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra=example({"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}}),
+        json_schema_extra=example(
+            {"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}},
+            {"recipe": "from-scratch"},
+            {"recipe": {"based_on": "from-scratch", "optimizer": {"kind": "adam"}}},
+        ),
     )
 
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = Field(json_schema_extra=or_a_name)
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _from_its_name(cls, value: Any) -> Any:
+        return {"based_on": value} if isinstance(value, str) else value
 
 
 class ReasonRequest(Received):
@@ -81,6 +105,8 @@ class ModelAnswer(Sent):
                 "proposed_labels": [],
                 "queue": {"queued": 3, "oldest_seconds": 1.2},
                 "accuracy": 0.96,
+                "test": {"accuracy": 0.94, "n": 50},
+                "prequential": {"whole": 0.9, "window": 0.94, "fading": 0.93, "n": 400, "no_change": 0.35},
                 "pinned": False,
                 "learning": True,
                 "input": {"kind": "features", "size": 4},
@@ -99,6 +125,10 @@ class ModelAnswer(Sent):
     proposed_labels: list[str] = Field(description="Labels that wait for more samples before they become classes.")
     queue: QueueAnswer
     accuracy: float | None = Field(description="Of the live version on its held-out samples; null if not measured.")
+    test: TestAnswer | None = Field(description="Of the live version on the test split; null without one.")
+    prequential: PrequentialAnswer | None = Field(
+        description="How the line answered samples before it learned them; null if not measured."
+    )
     pinned: bool = Field(description="Whether promotions are held.")
     learning: bool = Field(description="False while learning is paused.")
     input: dict[str, Any]

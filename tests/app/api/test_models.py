@@ -44,6 +44,61 @@ def test_a_recipe_is_changed_in_part_and_checked_as_a_whole(service: Any) -> Non
     assert service.get("/v1/models/iris").json()["recipe_number"] == 3
 
 
+def test_a_change_that_names_a_recipe_starts_from_it_and_not_from_the_old_one(service: Any) -> None:
+    service.create(recipe={"batch_size": 8, "holdout": 0.3})
+
+    by_name = service.ask("PATCH", "/v1/models/iris", json={"recipe": "drift"})
+    changed = service.ask(
+        "PATCH", "/v1/models/iris", json={"recipe": {"based_on": "fine-tune", "optimizer": {"lr": 0.5}}}
+    )
+    further = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"batch_size": 4}})
+
+    assert by_name.status_code == 200, by_name.text
+    named = {one["name"]: one["recipe"] for one in service.get("/v1/recipes").json()["recipes"]}
+    assert by_name.json()["recipe"] == named["drift"]
+    tuned = {**named["fine-tune"], "optimizer": {**named["fine-tune"]["optimizer"], "lr": 0.5}}
+    assert changed.json()["recipe"] == tuned
+    assert further.json()["recipe"] == {**tuned, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "detail"),
+    [
+        ({"augmentation": {"flip": True}}, "body: recipe.augmentation: crops and flips are for pictures"),
+        (
+            {"penalties": [{"kind": "l2_sp", "anchor": "pretrained"}]},
+            "body: recipe.penalties: l2_sp with anchor 'pretrained' needs pretrained weights",
+        ),
+        ({"head": {"kind": "ridge"}, "trainable": "head"}, "body.recipe: penalties: a closed-form head with"),
+        ("frozen", "body.recipe.based_on: expected 'frozen-backbone', 'from-scratch', 'drift' or 'fine-tune'"),
+        ({"based_on": ["drift"]}, "body.recipe.based_on: expected 'frozen-backbone'"),
+        (5, "body.recipe: expected an object; got 5"),
+    ],
+)
+def test_a_change_that_does_not_fit_the_model_names_the_field_and_changes_nothing(
+    service: Any, recipe: Any, detail: str
+) -> None:
+    service.create()
+
+    answer = service.ask("PATCH", "/v1/models/iris", json={"recipe": recipe})
+
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"].startswith(detail)
+    assert service.get("/v1/models/iris").json()["recipe_number"] == 1
+
+
+def test_a_model_is_created_with_a_recipe_of_that_name_and_the_names_are_spelled_out(service: Any) -> None:
+    shown = service.create(recipe="frozen-backbone")
+
+    answer = service.get("/v1/recipes").json()
+    named = {one["name"]: one for one in answer["recipes"]}
+    assert (answer["default"], answer["default_pretrained"]) == ("from-scratch", "frozen-backbone")
+    assert list(named) == ["frozen-backbone", "from-scratch", "drift", "fine-tune"]
+    assert shown["recipe"] == named["frozen-backbone"]["recipe"]
+    assert named["frozen-backbone"]["differs"]["trainable"] == "head"
+    assert all(one["about"].endswith(".") for one in named.values())
+
+
 def test_versions_tell_where_they_come_from_and_how_they_were_judged(service: Any) -> None:
     service.create()
     service.publish("iris", winner=0)
