@@ -35,10 +35,12 @@ LEARNER_STATES = 10  # newest versions that keep what the learner needs to go on
 ORPHAN_SECONDS = 86_400.0
 SWEEP_SECONDS = 3600.0  # between two looks for files that no row names
 
+_LOADABLE = (FileState.PRESENT, FileState.NONE)
+
 
 @dataclass(frozen=True)
 class Stored:
-    """A version that has files, as far as it matters here."""
+    """A version that has files, or stands on those of a base, as far as it matters here."""
 
     id: str
     base_id: str | None
@@ -89,7 +91,8 @@ class Retention:
         lock_model(session, model_id)
         rows = session.execute(
             select(Version.id, Version.base_id, Version.files, Version.kept, Version.created_at)
-            .where(Version.files.in_((FileState.PRESENT, FileState.DELETING)), Version.model_id == model_id)
+            .where(Version.files.in_((*_LOADABLE, FileState.DELETING)), Version.model_id == model_id)
+            .where((Version.files != FileState.NONE) | Version.base_id.is_not(None))
             .order_by(Version.number.desc())
         )
         versions = [Stored(*row) for row in rows]
@@ -174,7 +177,7 @@ def _bases(session: Session, model_id: int, versions: Iterable[Stored], kept: Co
     own = {version.base_id for version in versions if version.base_id is not None and version.id in kept}
     others = session.scalars(
         select(Version.base_id)
-        .where(Version.files == FileState.PRESENT, Version.model_id != model_id, Version.base_id.is_not(None))
+        .where(Version.files.in_(_LOADABLE), Version.model_id != model_id, Version.base_id.is_not(None))
         .distinct()
     )
     return own | _ids(others)

@@ -159,10 +159,16 @@ def test_a_base_that_another_model_s_delta_needs_stays(stores: Stores) -> None:
     (base,) = stand(stores, model)
     stand(stores, model)
     (delta,) = stand(stores, other, base=base)
-
-    Retention(stores.database, stores.weights).collect()
-
+    retention = Retention(stores.database, stores.weights)
+    retention.collect()
     assert {base, delta} <= files(stores)
+
+    with stores.database.sessions.begin() as session:
+        first = Version.model_id == other.id, Version.number == 1
+        session.execute(update(Version).where(Version.id == delta).values(base_id=None))
+        session.execute(update(Version).where(*first).values(base_id=base))
+    retention.collect()
+    assert base in files(stores), "the other's first version has no file, but stands on this one"
 
 
 def test_the_bases_of_what_an_update_starts_from_and_of_what_a_server_serves_stay(stores: Stores) -> None:
