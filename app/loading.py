@@ -47,6 +47,7 @@ class Delta:
 class _Loaded:
     """What is known of a backbone; it keeps alive what the backbone was made from."""
 
+    key: Key
     width: int
     base: nn.Module | None = None
     digest: str | None = None
@@ -89,11 +90,11 @@ class VersionLoader:
         nothing here can build it.
         """
         spec = NetworkSpec.from_json(version.spec)
-        if version.base_id is not None:
-            network = self._delta(version, spec, version.base_id)
-        elif version.files == FileState.NONE:
-            backbone = self._built(spec)
+        if version.files == FileState.NONE:
+            backbone = self._whole(version, spec)
             network = with_head(spec, backbone, self._projection(spec, backbone.width))
+        elif version.base_id is not None:
+            network = self._delta(version, spec)
         else:
             network = self._full(version, spec)
         network.head.to(self._device)
@@ -115,8 +116,8 @@ class VersionLoader:
         Its base is the parent, or the parent's own base: never a delta. Raises InvalidNetwork when the network's
         backbone is of another make, and what `load` raises.
         """
-        base = parent if parent.base_id is None else self._base(parent, parent.base_id)
-        backbone = self._of_base(base)
+        base = self._base(parent)
+        backbone = self._whole(base, NetworkSpec.from_json(base.spec))
         state = {f"backbone.{name}": tensor for name, tensor in backbone.module.state_dict().items()}
         return Delta(base.id, delta_of(network.state_dict(), state))
 
@@ -134,51 +135,52 @@ class VersionLoader:
             log.warning("learner state not usable", version=version.number, error=str(error))
             return None
 
-    def _delta(self, version: Version, spec: NetworkSpec, base_id: str) -> Network:
+    def _delta(self, version: Version, spec: NetworkSpec) -> Network:
         data = self._read(version)
-        base = self._base(version, base_id)
-        of = NetworkSpec.from_json(base.spec)
-        if (of.architecture, of.input) != (spec.architecture, spec.input):
-            raise Corrupt(f"version {version.number}", f"its base, version {base.number}, is another network")
-        try:
-            backbone = self._of_base(base)
-        except PerennialError as error:
-            raise MissingBase(version.number, base.id, base.number, str(error)) from error
+        backbone = self._whole(version, spec)
 
         def move(beside: Backbone, tensors: Tensors) -> Backbone:
-            key = (*_key(base, of), "moved", tensors_digest(tensors))
+            key = ("moved", *self._loaded[beside.module].key, tensors_digest(tensors))
             return self._shared(key, lambda: moved_from(beside, tensors), beside.module)
 
         return apply_delta(spec, backbone, data, move, self._projection(spec, backbone.width))
 
-    def _base(self, version: Version, base_id: str) -> Version:
+    def _base(self, version: Version) -> Version:
+        """Give the version whose backbone this one stands on: itself, unless it has a base."""
+        if version.base_id is None:
+            return version
         try:
-            base = self._registry.version_by_id(base_id)
+            base = self._registry.version_by_id(version.base_id)
         except PerennialError as error:
-            raise MissingBase(version.number, base_id, None, str(error)) from error
+            raise MissingBase(version.number, version.base_id, None, str(error)) from error
         if base.base_id is not None:
             raise Corrupt(f"version {version.number}", f"its base, version {base.number}, is no whole version itself")
         return base
 
-    def _of_base(self, base: Version) -> Backbone:
-        """Give the backbone of a whole version; its file is read only if it is not loaded."""
-        spec = NetworkSpec.from_json(base.spec)
-        if base.files == FileState.NONE:
-            return self._built(spec)
-        return self._shared(_key(base, spec), lambda: self._filled(spec, from_bytes(self._read(base))))
+    def _whole(self, version: Version, spec: NetworkSpec) -> Backbone:
+        """Give the backbone that the version stands on; its file is read only if it is not loaded."""
+        base = self._base(version)
+        of = spec if base is version else NetworkSpec.from_json(base.spec)
+        if (of.architecture, of.input) != (spec.architecture, spec.input):
+            raise Corrupt(f"version {version.number}", f"its base, version {base.number}, is another network")
+        try:
+            if base.files == FileState.NONE:
+                return self._shared(_built_key(of), lambda: build_backbone(of, self._builders, self._base_weights))
+            return self._shared(("version", base.id), lambda: self._filled(of, from_bytes(self._read(base))))
+        except PerennialError as error:
+            if base is version:
+                raise
+            raise MissingBase(version.number, base.id, base.number, str(error)) from error
 
     def _full(self, version: Version, spec: NetworkSpec) -> Network:
         tensors = from_bytes(self._read(version))
-        backbone = self._shared(_key(version, spec), lambda: self._filled(spec, tensors))
+        backbone = self._shared(("version", version.id), lambda: self._filled(spec, tensors))
         return headed(spec, backbone, tensors, self._projection(spec, backbone.width))
 
     def _filled(self, spec: NetworkSpec, tensors: Tensors) -> Backbone:
         network = skeleton(spec, self._builders)
         load_tensors(network, tensors)
         return Backbone(network.backbone, network.width)
-
-    def _built(self, spec: NetworkSpec) -> Backbone:
-        return self._shared(_built_key(spec), lambda: build_backbone(spec, self._builders, self._base_weights))
 
     def _read(self, version: Version) -> bytes:
         artifact = self._registry.artifacts(version.id).get(ArtifactKind.WEIGHTS)
@@ -200,7 +202,7 @@ class VersionLoader:
             module = made.module.to(self._device).eval()
             with self._state:
                 self._modules[key] = module
-                self._loaded[module] = _Loaded(made.width, base)
+                self._loaded[module] = _Loaded(key, made.width, base)
                 self._touch(module)
             return Backbone(module, made.width)
         finally:
@@ -231,10 +233,6 @@ class VersionLoader:
             if found is None:
                 found = self._projections[key] = Projection(*key).to(self._device).eval()
             return found
-
-
-def _key(version: Version, spec: NetworkSpec) -> Key:
-    return _built_key(spec) if version.files == FileState.NONE else ("version", version.id)
 
 
 def _built_key(spec: NetworkSpec) -> Key:

@@ -42,9 +42,11 @@ def upgrade() -> None:
     # In words, since SQLite takes a new foreign key only within its column.
     kind = "BIGINT" if op.get_bind().dialect.name == "postgresql" else "INTEGER"
     op.execute(f"ALTER TABLE models ADD COLUMN family_id {kind} CONSTRAINT fk_models_family REFERENCES families (id)")
+    op.create_index("ix_versions_files", "versions", ["files", "model_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_versions_files", "versions")
     with op.batch_alter_table("models", table_kwargs={"sqlite_autoincrement": True}) as models:
         models.drop_column("family_id")
         models.drop_column("slow_requested")

@@ -320,7 +320,10 @@ class Version(Base):
     """Immutable: what an update made, and how it was judged."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("model_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_files", "files", "model_id"),  # few have files, however many there are
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))

@@ -212,6 +212,17 @@ def test_a_delta_of_a_delta_and_one_over_another_network_are_refused(shelf: Shel
         shelf.loader().load(child)
 
 
+def test_a_model_s_first_version_may_stand_on_another_model_s_backbone(shelf: Shelf) -> None:
+    whole = shelf.whole(shelf.create())
+    first = shelf.create("sibling")
+    first.base_id = whole.id
+    loader = shelf.loader()
+    network = loader.load(first)
+    assert network.backbone is loader.load(whole).backbone
+    assert torch.equal(network.head.weight, loader.load(shelf.create("plain")).head.weight)
+    assert loader.delta(network, first).base_id == whole.id
+
+
 def test_a_version_whose_record_names_no_file_is_missing(shelf: Shelf) -> None:
     first = shelf.create()
     first.files = FileState.PRESENT
