@@ -16,6 +16,7 @@ from worker.learning.scatter import Scatter
 
 _FORMAT = 1
 _CHUNK = 1024  # rows turned into float64 at a time
+_WAITING = 64  # rows that wait at most to be multiplied together: one alone costs a pass over the whole square
 _FADED = 1e-30  # of a sample's weight: below it a class has left a sum that forgets
 
 
@@ -36,6 +37,7 @@ class Sums:
         self._weights = torch.zeros(0, dtype=torch.float64)  # (labels,)
         self._samples = torch.zeros(0, dtype=torch.int64)  # (labels,)
         self._rows: dict[int, int] = {}
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # pairs (n, width) whose product the square still lacks
 
     @property
     def samples(self) -> int:
@@ -58,7 +60,7 @@ class Sums:
         Raises LearningFailed, with nothing changed, for another backbone's features, another width, or numbers that
         are not finite.
         """
-        self._check(features, label_ids, backbone)
+        self.require(features, label_ids, backbone=backbone)
         self._grow(label_ids)
         self._move(features, label_ids, weights, sign=1)
 
@@ -69,7 +71,7 @@ class Sums:
 
         Raises LearningFailed, with nothing changed, as `add` does, and for a label with fewer samples than are to go.
         """
-        self._check(features, label_ids, backbone)
+        self.require(features, label_ids, backbone=backbone)
         counts = self.counts
         for label in dict.fromkeys(label_ids):
             going, here = sum(other == label for other in label_ids), counts.get(label, 0)
@@ -83,6 +85,7 @@ class Sums:
         self._totals[empty] = 0.0
         self._weights[empty] = 0.0
         if bool(empty.all()):
+            self._waiting.clear()
             self._gram.zero_()
 
     def relabel(
@@ -95,14 +98,34 @@ class Sums:
         weights: Tensor | None = None,
     ) -> None:
         """Give samples that are in another label."""
-        self._check(features, after, backbone)
+        self.require(features, after, backbone=backbone)
         self.subtract(features, before, backbone=backbone, weights=weights)
         self.add(features, after, backbone=backbone, weights=weights)
 
     def fade(self, factor: float) -> None:
         """Multiply all that is in by a factor: what came before counts that much less."""
+        self._multiply()
         for tensor in (self._gram, self._totals, self._weights):
             tensor.mul_(factor)
+
+    def require(self, features: Tensor, label_ids: Sequence[int], *, backbone: str) -> None:
+        """Raise LearningFailed, as `add` does, for features that cannot come in."""
+        if backbone != self.backbone:
+            raise LearningFailed(
+                f"These features come from backbone {backbone!r} and the sums are of {self.backbone!r}: extract them "
+                "again with the sums' backbone, or rebuild the sums."
+            )
+        if features.shape != (len(label_ids), self.width):
+            raise LearningFailed(
+                f"Features have the shape {tuple(features.shape)}: expected {(len(label_ids), self.width)}, a row for "
+                "each label id."
+            )
+        wrong = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if wrong:
+            raise LearningFailed(
+                f"The features of sample {wrong[0]} of {len(label_ids)} (label id {label_ids[wrong[0]]}) hold numbers "
+                "that are not finite: quarantine that sample, or, if others follow, roll back the backbone."
+            )
 
     def scatter(self) -> Scatter:
         """Split the sums into class means and the scatter around them; labels without samples are left out.
@@ -114,6 +137,7 @@ class Sums:
         ]
         if not present:
             raise LearningFailed("There is no sample to solve a head from; teach at least one.")
+        self._multiply()
         rows = [row for _, row in present]
         weights = self._weights[rows]
         means = self._totals[rows] / weights[:, None]  # (labels, width)
@@ -123,6 +147,7 @@ class Sums:
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy the sums out, for a file: of the symmetric square only the upper triangle."""
+        self._multiply()
         about = {"format": _FORMAT, "width": self.width, "backbone": self.backbone}
         upper = torch.triu_indices(self.width, self.width)
         return {
@@ -152,24 +177,6 @@ class Sums:
         sums._rows = {label: row for row, label in enumerate(tensors["label_ids"].tolist())}
         return sums
 
-    def _check(self, features: Tensor, label_ids: Sequence[int], backbone: str) -> None:
-        if backbone != self.backbone:
-            raise LearningFailed(
-                f"These features come from backbone {backbone!r} and the sums are of {self.backbone!r}: extract them "
-                "again with the sums' backbone, or rebuild the sums."
-            )
-        if features.shape != (len(label_ids), self.width):
-            raise LearningFailed(
-                f"Features have the shape {tuple(features.shape)}: expected {(len(label_ids), self.width)}, a row for "
-                "each label id."
-            )
-        wrong = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if wrong:
-            raise LearningFailed(
-                f"The features of sample {wrong[0]} of {len(label_ids)} (label id {label_ids[wrong[0]]}) hold numbers "
-                "that are not finite: quarantine that sample, or, if others follow, roll back the backbone."
-            )
-
     def _grow(self, label_ids: Sequence[int]) -> None:
         new = [label for label in dict.fromkeys(label_ids) if label not in self._rows]
         if new:
@@ -182,12 +189,20 @@ class Sums:
         rows = torch.tensor([self._rows[label] for label in label_ids], dtype=torch.int64)
         counted = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.to(torch.float64)
         for part in _chunks(len(rows)):
-            z = features[part].detach().to("cpu", torch.float64)
+            z = features[part].detach().to("cpu", torch.float64, copy=True)
             weighted = z if weights is None else z * counted[part, None]
-            self._gram.addmm_(weighted.T, z, alpha=sign)
+            self._waiting.append((weighted * sign, z))
+            if sum(len(waiting) for _, waiting in self._waiting) >= _WAITING:
+                self._multiply()
             self._totals.index_add_(0, rows[part], weighted, alpha=sign)
         self._weights.index_add_(0, rows, counted, alpha=sign)
         self._samples.index_add_(0, rows, torch.ones_like(rows), alpha=sign)
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            weighted, rows = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+            self._gram.addmm_(weighted.T, rows)
+            self._waiting.clear()
 
 
 def _chunks(count: int) -> Iterator[slice]:
