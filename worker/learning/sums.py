@@ -16,6 +16,7 @@ from worker.learning.scatter import Scatter
 
 _FORMAT = 1
 _CHUNK = 1024  # rows turned into float64 at a time
+_WAITING = 64  # rows that wait at most to be multiplied together: one alone costs a pass over the whole square
 _FADED = 1e-30  # of a sample's weight: below it a class has left a sum that forgets
 
 
@@ -36,6 +37,7 @@ class Sums:
         self._weights = torch.zeros(0, dtype=torch.float64)  # (labels,)
         self._samples = torch.zeros(0, dtype=torch.int64)  # (labels,)
         self._rows: dict[int, int] = {}
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # pairs (n, width) whose product the square still lacks
 
     @property
     def samples(self) -> int:
@@ -83,6 +85,7 @@ class Sums:
         self._totals[empty] = 0.0
         self._weights[empty] = 0.0
         if bool(empty.all()):
+            self._waiting.clear()
             self._gram.zero_()
 
     def relabel(
@@ -101,6 +104,7 @@ class Sums:
 
     def fade(self, factor: float) -> None:
         """Multiply all that is in by a factor: what came before counts that much less."""
+        self._multiply()
         for tensor in (self._gram, self._totals, self._weights):
             tensor.mul_(factor)
 
@@ -133,6 +137,7 @@ class Sums:
         ]
         if not present:
             raise LearningFailed("There is no sample to solve a head from; teach at least one.")
+        self._multiply()
         rows = [row for _, row in present]
         weights = self._weights[rows]
         means = self._totals[rows] / weights[:, None]  # (labels, width)
@@ -142,6 +147,7 @@ class Sums:
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy the sums out, for a file: of the symmetric square only the upper triangle."""
+        self._multiply()
         about = {"format": _FORMAT, "width": self.width, "backbone": self.backbone}
         upper = torch.triu_indices(self.width, self.width)
         return {
@@ -183,12 +189,20 @@ class Sums:
         rows = torch.tensor([self._rows[label] for label in label_ids], dtype=torch.int64)
         counted = torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.to(torch.float64)
         for part in _chunks(len(rows)):
-            z = features[part].detach().to("cpu", torch.float64)
+            z = features[part].detach().to("cpu", torch.float64, copy=True)
             weighted = z if weights is None else z * counted[part, None]
-            self._gram.addmm_(weighted.T, z, alpha=sign)
+            self._waiting.append((weighted * sign, z))
+            if sum(len(waiting) for _, waiting in self._waiting) >= _WAITING:
+                self._multiply()
             self._totals.index_add_(0, rows[part], weighted, alpha=sign)
         self._weights.index_add_(0, rows, counted, alpha=sign)
         self._samples.index_add_(0, rows, torch.ones_like(rows), alpha=sign)
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            weighted, rows = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+            self._gram.addmm_(weighted.T, rows)
+            self._waiting.clear()
 
 
 def _chunks(count: int) -> Iterator[slice]:
