@@ -48,7 +48,7 @@ def test_er_ace_compares_new_samples_with_rows_unseen_until_now_whatever_the_ord
     shown = torch.tensor([True, True, False, False])  # 1 is new, nothing came for 0 yet; 2 and 3 were seen
     masked = z[:1].masked_fill(~shown, -math.inf)
     expected = 0.5 * functional.cross_entropy(masked, y[:1]) + 0.5 * functional.cross_entropy(z[1:], y[1:])
-    assert loss("er_ace", Answers(z, y, 1, (1,), (None,)), torch.tensor([2, 3])) == pytest.approx(float(expected))
+    assert loss("er_ace", Answers(z, y, 1, (1,), (None,)), torch.tensor([2, 3])) == pytest.approx(expected.item())
 
 
 def test_er_ace_still_learns_a_batch_of_one_when_every_row_has_been_seen() -> None:
@@ -66,7 +66,7 @@ def test_der_pp_is_its_formula_and_leaves_out_rows_that_did_not_exist() -> None:
     square = (z[2, 0] - 1.0) ** 2 + (z[2, 2] - 2.0) ** 2 + (z[3, 0] - 0.5) ** 2 + z[3, 1] ** 2
     expected = functional.cross_entropy(z[:2], y[:2]) + 0.2 * square / 4 + 0.7 * functional.cross_entropy(z[4:], y[4:])
     answers = Answers(z, y, 2, (2, 2), (stored, None))
-    assert loss("der_pp", answers, alpha=0.2, beta=0.7) == pytest.approx(float(expected), rel=1e-6)
+    assert loss("der_pp", answers, alpha=0.2, beta=0.7) == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_der_pp_gives_finite_gradients_beside_logits_that_were_not_stored() -> None:
