@@ -83,6 +83,7 @@ class Surveyor:
         self._keep_duplicates = keep_duplicates
         self._near_bits = near_bits
         self._on_read = on_read
+        self._passed = 0
         self._sides: Counter[int] = Counter()
         self._colour = False
         self._width: int | None = None
@@ -108,7 +109,8 @@ class Surveyor:
 
     def _pass(self, source: Source, grid: Grid | None, found: Survey) -> Iterator[_Seen]:
         for index in range(len(source)):
-            self._on_read(index)
+            self._on_read(self._passed)
+            self._passed += 1
             try:
                 yield self._seen(index, source, grid)
                 found.read += 1

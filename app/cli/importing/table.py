@@ -29,19 +29,31 @@ class Table:
         ignored: Sequence[str] = (),
     ) -> None:
         self._file = file
+        self._starts: list[int] = []
+        self._lines: list[int] = []
+        self._labels: list[str] = []
         self._open = file.open("rb")
+        try:
+            self._read_heading(label_column, image_column, ignored)
+            self._find_rows()
+        except Invalid:
+            self._open.close()
+            raise
+
+    def _read_heading(self, label_column: str | None, image_column: str | None, ignored: Sequence[str]) -> None:
         first = self._open.readline().decode("utf-8-sig", errors="replace")
         self._delimiter = max(DELIMITERS, key=first.count)
         heading = next(csv.reader([first], delimiter=self._delimiter), [])
         self._width = len(heading)
-        self._label = _column(heading, label_column or _guessed(heading), file)
-        self._image = None if image_column is None else _column(heading, image_column, file)
+        self._label = _column(heading, label_column or _guessed(heading), self._file)
+        self._image = None if image_column is None else _column(heading, image_column, self._file)
         self.kind: Kind = "features" if image_column is None else "image"
-        left_out = {_column(heading, name, file) for name in ignored} | {self._label}
+        left_out = {_column(heading, name, self._file) for name in ignored} | {self._label}
         self._numbers = [(place, name) for place, name in enumerate(heading) if place not in left_out]
-        self._starts: list[int] = []
-        self._lines: list[int] = []
-        self._labels: list[str] = []
+        if self.kind == "features" and not self._numbers:
+            raise Invalid(f"{str(self._file)!r} has no column of numbers beside the label.")
+
+    def _find_rows(self) -> None:
         known: dict[str, str] = {}
         for start, line, row in self._rows():
             if row:
@@ -50,9 +62,7 @@ class Table:
                 self._lines.append(line)
                 self._labels.append(known.setdefault(name, name))
         if not self._labels:
-            raise Invalid(f"{str(file)!r} has a heading and no rows.")
-        if self.kind == "features" and not self._numbers:
-            raise Invalid(f"{str(file)!r} has no column of numbers beside the label.")
+            raise Invalid(f"{str(self._file)!r} has a heading and no rows.")
 
     def __len__(self) -> int:
         return len(self._labels)
