@@ -41,7 +41,7 @@ class Import:
 
     def __init__(self, pictures: Path, url: str) -> None:
         recipe = pictures.parent / "recipe.json"
-        recipe.write_text(json.dumps({"early_stopping": {"passes": 3}, "holdout": 0.2}))
+        recipe.write_text(json.dumps({"early_stopping": {"passes": 3}, "trigger": {"samples": 32, "seconds": 1}}))
         self._arguments = [str(pictures), "--model", "digits", "--create", "--recipe", str(recipe), "--json"]
         self._arguments += ["--journal", str(pictures.parent / "journal.db"), "--url", url, "--key", ADMIN_KEY]
 
