@@ -239,3 +239,17 @@ class Corrupt(PerennialError):
 class MissingWeights(Corrupt):
     def __init__(self, what: str) -> None:
         super().__init__(what, "the file is missing")
+
+
+class MissingBase(Corrupt):
+    """A version stored as what it changes cannot be put together."""
+
+    def __init__(self, version: int, base_id: str, base: int | None, why: str) -> None:
+        self.version = version
+        self.base_id = base_id
+        of = f"version {base}" if base is not None else f"version id {base_id}"
+        super().__init__(
+            f"version {version}",
+            f"it holds only what it changes of {of}, which cannot be read ({why}). "
+            "Bring that file back from a copy, or roll back to a version with another base",
+        )

@@ -12,6 +12,7 @@ import torch
 from uuid_utils import uuid7
 
 from app.errors import InvalidSetting, PerennialError
+from app.loading import VersionLoader
 from app.log import configure, get_logger
 from app.networks.pretrained import base_weights_from
 from app.settings import Settings
@@ -24,13 +25,13 @@ from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
 from app.storage.retention import Retention
 from app.storage.weights import WeightStore
-from worker.loader import VersionLoader
 from worker.loop import Loop, Pace
 from worker.update import Stores, Updater
 
 log = get_logger(__name__)
 
 WAIT_FOR_DATABASE_SECONDS = 60.0
+KEPT_BACKBONES = 2  # stay loaded between updates
 
 
 def main() -> int:
@@ -65,7 +66,7 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
     weights = WeightStore(settings.weights_dir, kill_point)
     stores = Stores(SampleQueue(database, kill_point), ModelRegistry(database), LineReader(database), weights)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    loader = VersionLoader(stores.registry, weights, settings.builders, base_weights)
+    loader = VersionLoader(stores.registry, weights, settings.builders, base_weights, keep=KEPT_BACKBONES)
     updater = Updater(
         stores,
         loader,

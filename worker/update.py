@@ -14,6 +14,7 @@ from torch import Tensor
 from uuid_utils import uuid7
 
 from app.errors import LeaseLost, StaleParent
+from app.loading import VersionLoader
 from app.log import get_logger
 from app.networks.network import Network
 from app.networks.serialization import to_bytes
@@ -31,7 +32,6 @@ from worker.heartbeat import Heartbeat
 from worker.judging import Entrant, Judging, best_of_the_line
 from worker.learning.failure import LearningStopped
 from worker.learning.learner import Learned
-from worker.loader import VersionLoader
 from worker.material import Material, gather
 from worker.teaching import Teaching
 

@@ -249,6 +249,21 @@ class ModelRegistry:
         rows = session.scalars(select(Artifact).where(Artifact.version_id == version_id))
         return {ArtifactKind(row.kind): row for row in rows}
 
+    @reads
+    def nearest(self, session: Session, version_id: str, kind: ArtifactKind) -> Version | None:
+        """The newest of the version and its ancestors that has such an artifact."""
+        for ids in chunks(ancestry(session, version_id)):
+            found = session.scalars(
+                select(Version)
+                .join(Artifact, Artifact.version_id == Version.id)
+                .where(Version.id.in_(ids), Artifact.kind == kind)
+                .order_by(Version.number.desc())
+                .limit(1)
+            ).one_or_none()
+            if found is not None:
+                return found
+        return None
+
     @writes
     def promote(self, session: Session, name: str, number: int, *, force: bool, reason: str, actor: str) -> Moved:
         """Make a version live by hand. One the gate did not vouch for, or a pinned model, needs `force`."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.loading import VersionLoader
 from app.networks.features import features_content
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
@@ -24,7 +25,6 @@ from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.tables import Model, Version
 from app.storage.weights import WeightStore
-from worker.loader import VersionLoader
 from worker.update import Stores, Updater
 
 SECRET = b"the same in every run".ljust(32)

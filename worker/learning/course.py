@@ -16,14 +16,14 @@ from torch.nn import functional
 from worker.learning.averaging import AveragedWeights
 from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.fold import early_stopping_fold
-from worker.learning.normalization import set_training
 from worker.learning.optimizers import State, export_state, import_state, make_optimizer
-from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings, Step
+from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings
 from worker.learning.priors import logit_offsets
 from worker.learning.record import LearningRecord
 from worker.learning.rehearsal import Rehearsal
 from worker.learning.samples import Samples, chunks
 from worker.learning.settings import LearnerSettings
+from worker.learning.stepper import Batch, Stepper, require_finite
 
 _EVALUATION_BATCH = 256
 _LEAST_GAIN = 1e-4  # of the fold's loss; less is noise
@@ -59,11 +59,19 @@ class Course:
         self.fresh = [index for index in range(new) if index not in inside]
         remembered = [index for index in range(new, len(pool)) if index not in inside]
         self.remembered = remembered
-        self.offsets: Tensor | None = None
         self.rehearsal = Rehearsal(remembered, pool.targets, self.generator)
+        self.stepper = Stepper(
+            module,
+            self.optimizer,
+            self.penalties,
+            settings.rehearsal,
+            settings.clip_norm,
+            seen=torch.unique(pool.targets[new:]),
+            batch_statistics=settings.batch_statistics,
+        )
+        self.stepper.offsets = self._offsets()
         self.fold_new = [index for index in self.fold if index < new]
         self.average = AveragedWeights(self.named, settings.averaging)
-        self.steps = 0
 
     def run(self) -> LearningRecord:
         """Pass after pass until the fold's loss no longer falls; leave the best (averaged) weights in the module.
@@ -96,7 +104,7 @@ class Course:
             memory=len(self.pool) - self.new,
             passes=len(train_losses),
             best_pass=best_pass,
-            steps=self.steps,
+            steps=self.stepper.steps,
             train_losses=tuple(round(loss, 6) for loss in train_losses),
             fold_losses=tuple(round(loss, 6) for loss in fold_losses),
             fold_size=len(self.fold),
@@ -116,22 +124,26 @@ class Course:
             return self.settings.steps_per_pass if len(self.rehearsal) else 0
         return max(math.ceil(len(self.fresh) / self.settings.batch_size), self.settings.steps_per_pass)
 
-    def _offsets(self, logits: Tensor) -> Tensor:
-        if self.offsets is None:
-            new, rehearsed = self._shares()
-            targets = self.pool.targets
-            offsets = logit_offsets(
-                targets[self.fresh], targets[self.remembered], new / max(new + rehearsed, 1), logits.shape[1]
-            )
-            self.offsets = offsets.to(logits.device)
-        return self.offsets
+    def _offsets(self) -> Tensor | None:
+        """Raise what is drawn too rarely, unless the loss has its own way; None without samples to learn from."""
+        new, rehearsed = self._shares()
+        share = self.stepper.share(new, rehearsed)
+        if share is None or not new or not rehearsed:
+            return None
+        targets = self.pool.targets
+        return logit_offsets(targets[self.fresh], targets[self.remembered], share, self._rows()).to(self.device)
+
+    def _rows(self) -> int:
+        self.module.eval()
+        with torch.inference_mode():
+            return int(self.module(self.pool.batch([0])[0].to(self.device)).shape[1])
 
     def _shares(self) -> tuple[int, int]:
         """New and remembered samples of a batch: as many remembered as new ones, more where that fills it up."""
         new = min(self.settings.batch_size, len(self.fresh))
         return new, max(new, self.settings.batch_size - new) if len(self.rehearsal) else 0
 
-    def _batches(self) -> Iterator[list[int]]:
+    def _batches(self) -> Iterator[tuple[list[int], list[list[int]]]]:
         """New samples in a shuffled round, each batch with at least as many remembered ones, filled up to its size."""
         size, rehearsed = self._shares()
         queue: list[int] = []
@@ -139,36 +151,29 @@ class Course:
             if len(queue) < size:
                 queue += [self.fresh[p] for p in torch.randperm(len(self.fresh), generator=self.generator).tolist()]
             batch, queue = queue[:size], queue[size:]
-            yield batch + self.rehearsal.draw(rehearsed)
+            yield batch, [self.rehearsal.draw(rehearsed) for _ in range(self.stepper.draws)]
 
-    def _pass(self, batches: Iterator[list[int]]) -> float:
+    def _pass(self, batches: Iterator[tuple[list[int], list[list[int]]]]) -> float:
         losses = []
-        for indices in batches:
+        for new, draws in batches:
             if self.should_stop():
                 raise LearningStopped
-            losses.append(self._step(indices))
+            losses.append(self._step(new, draws))
             self.average.follow()
-            self.steps += 1
         return sum(losses) / len(losses)
 
-    def _step(self, indices: Sequence[int]) -> float:
-        set_training(self.module, batch=len(set(indices)), statistics=self.settings.batch_statistics)
-        inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.module(inputs)  # (batch, rows)
-        loss = functional.cross_entropy(logits + self._offsets(logits), targets)
-        for penalty in self.penalties:
-            loss = loss + penalty(Step(inputs, targets, logits))
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise LearningFailed(
-                f"In step {self.steps + 1} the loss was {value:g} and its gradient's norm {float(norm):g}: "
-                "lower the learning rate or look for samples with extreme numbers."
-            )
-        self.optimizer.step()
-        return value
+    def _step(self, new: Sequence[int], draws: Sequence[Sequence[int]]) -> float:
+        draws = [draw for draw in draws if draw]
+        distinct = len(set(new).union(*draws))
+        memory = [self._batch(draw) for draw in draws]
+        return self.stepper.step(self._batch(new) if new else None, memory, distinct=distinct)
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        inputs, targets = self.pool.batch(indices)
+        logits = self.pool.remembered(indices)
+        return Batch(
+            inputs.to(self.device), targets.to(self.device), None if logits is None else logits.to(self.device)
+        )
 
     def _judge(self) -> tuple[float, float | None]:
         """The fold's loss, new and remembered samples weighed against each other, and its accuracy.
@@ -185,12 +190,15 @@ class Course:
             for indices in chunks(self.fold, _EVALUATION_BATCH):
                 inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
                 logits = self.module(inputs)
-                losses.append(functional.cross_entropy(logits + self._offsets(logits), targets, reduction="none").cpu())
+                raised = logits if self.stepper.offsets is None else logits + self.stepper.offsets
+                losses.append(functional.cross_entropy(raised, targets, reduction="none").cpu())
                 hits += int((logits.argmax(1) == targets).sum())
         loss = torch.cat(losses).double()
         if not bool(loss.isfinite().all()):
+            for indices in chunks(self.fold, _EVALUATION_BATCH):
+                require_finite(self.pool.batch(indices)[0])
             raise LearningFailed(
-                f"After step {self.steps} the loss on the fold is not finite: lower the learning rate."
+                f"After step {self.stepper.steps} the loss on the fold is not finite: lower the learning rate."
             )
         new = len(self.fold_new)
         share = new / len(self.fold)
@@ -209,7 +217,8 @@ class Course:
         for indices in chunks(self.fold_new, self.settings.batch_size):
             if self.should_stop():
                 raise LearningStopped
-            self._step([*indices, *others.draw(max(len(indices), self.settings.batch_size - len(indices)))])
+            rehearsed = max(len(indices), self.settings.batch_size - len(indices))
+            self._step(indices, [others.draw(rehearsed) for _ in range(self.stepper.draws)])
         self.average.restart()  # so few steps are kept as they are
         if self._judge()[0] <= score:
             return True

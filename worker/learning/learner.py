@@ -88,7 +88,7 @@ class Learner:
                 if should_stop():
                     raise LearningStopped
                 rows.extend(features(pool.batch(indices)[0].to(self.device)).cpu().unbind())
-        return Samples(rows, pool.targets, pool.keys, stack)
+        return Samples(rows, pool.targets, pool.keys, stack, pool.logits)
 
 
 def _head(network: nn.Module) -> nn.Module:
