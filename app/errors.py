@@ -65,6 +65,12 @@ class UnknownKey(NotFound):
         super().__init__(f"There is no key {key!r}. `perennial keys list` shows the keys.")
 
 
+class NothingLearned(NotFound):
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(f"Model {model!r} has learned no sample that could be rehearsed. POST labelled samples first.")
+
+
 class Gone(NotFound):
     """It existed, and was let go on purpose."""
 

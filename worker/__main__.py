@@ -17,6 +17,7 @@ from app.log import configure, get_logger
 from app.networks.pretrained import base_weights_from
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.features import FeatureStore
 from app.storage.killpoint import KillPoint
 from app.storage.line import LineReader
 from app.storage.migrate import require_current
@@ -25,8 +26,9 @@ from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
 from app.storage.retention import Retention
 from app.storage.weights import WeightStore
+from worker.attempt import Stores
 from worker.loop import Loop, Pace
-from worker.update import Stores, Updater
+from worker.update import Updater
 
 log = get_logger(__name__)
 
@@ -64,7 +66,13 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
     """Put the loop and all below it together."""
     kill_point = KillPoint(settings.kill_at)
     weights = WeightStore(settings.weights_dir, kill_point)
-    stores = Stores(SampleQueue(database, kill_point), ModelRegistry(database), LineReader(database), weights)
+    stores = Stores(
+        SampleQueue(database, kill_point),
+        ModelRegistry(database),
+        LineReader(database),
+        weights,
+        FeatureStore(database),
+    )
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
     loader = VersionLoader(stores.registry, weights, settings.builders, base_weights, keep=KEPT_BACKBONES)
     updater = Updater(

@@ -8,26 +8,25 @@ import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from app.networks.network import Network
 from app.networks.serialization import backbone_digest
 from app.networks.standardize import FROZEN_AFTER, Standardize, standardize
 from app.storage.claims import Outcome
 from app.storage.tables import RevisionAction, Verdict, Version
 from worker.attempt import Attempt
 from worker.featuring import FeatureSource
-from worker.gate import Decision, FoldEvidence, too_early
+from worker.gate import Decision, too_early
 from worker.holdout import Side
 from worker.learning.closed_form import Solved
 from worker.material import Material, gather
-from worker.report import figures, test_figures
 from worker.outcomes import anchor_after, unchanged
 from worker.refit import projected, with_head
+from worker.report import figures, test_figures
 from worker.sight import Seer, Sight, examined
 from worker.sums_of_the_line import SumsOfTheLine
 from worker.tally import Place
 from worker.taught import Taught
 from worker.track import SERVED, Track
-from worker.verdict import decide
+from worker.verdict import decide, evidence
 
 SAVE_AFTER = 500
 """Contents changed since the sums were last saved, after which a version carries them again."""
@@ -59,6 +58,7 @@ class FastLane:
             rivals = taught.heads(recipe, parent.spec.labels) if taught.fading is not None else []
             track = _tracked(sight, live, bench, material, rivals, claim.parent)
             labels = parent.spec.grown(material.new_labels(parent.spec.labels)).labels
+            faded = copy.deepcopy((taught.fading, taught.arrivals)) if taught.fading else None
             changed, undo = self._sums.edited(attempt, taught, edits, sight, bench)
             if not changed and labels == parent.spec.labels and bench.backbone == live.backbone:
                 return self._unchanged(attempt, live, material, taught)
@@ -72,6 +72,8 @@ class FastLane:
             self._sums.keep(claim.model, taught, version.id)
         else:
             self._sums.edited(attempt, taught, undo, sight, bench)
+            if faded is not None:
+                taught.fading, taught.arrivals = faded  # what is added ages the rest, so taking it out is not enough
             self._sums.keep(claim.model, taught, claim.parent.id)
         return version
 
@@ -143,19 +145,10 @@ class FastLane:
         """Live once more: withdrawals and repeats are facts that need no other head; labels held out wait for one."""
         delta = attempt.loader.delta(live.network, attempt.claim.parent)
         weights, _ = attempt.write(delta.tensors, None)
-        version = attempt.commit(unchanged(attempt, live.network.spec, material, weights, delta.base_id))
+        version = attempt.commit(unchanged(attempt, live.network.spec, material, weights, base_id=delta.base_id))
         promoted = version.verdict == Verdict.PROMOTED
         self._sums.keep(attempt.claim.model, taught, version.id if promoted else attempt.claim.parent.id)
         return version
-
-
-def evidence(taught: Taught) -> FoldEvidence | None:
-    """What stands in for the early-stopping fold: samples answered by a head that had left them out."""
-    choice = taught.choice
-    if choice is None or choice.accuracy is None:
-        return None
-    counts = taught.sums.counts.values()
-    return FoldEvidence(choice.rows, choice.accuracy, max(counts) / sum(counts))
 
 
 def _edits(attempt: Attempt, material: Material, there: frozenset[str]) -> dict[str, Place | None]:

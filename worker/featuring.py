@@ -27,10 +27,9 @@ AT_ONCE = 32
 class FeatureSource:
     """Gives features; the newest `limit` bytes of them stay at hand. For one thread."""
 
-    def __init__(self, store: FeatureStore, decoder: Decoder, device: torch.device, limit: int = CACHE_BYTES) -> None:
+    def __init__(self, store: FeatureStore, decoder: Decoder, limit: int = CACHE_BYTES) -> None:
         self._store = store
         self._decoder = decoder
-        self._device = device
         self._limit = limit
         self._held = 0
         self._items: OrderedDict[tuple[int, str, str], Tensor] = OrderedDict()

@@ -17,7 +17,7 @@ from worker.holdout import Side, split
 class Material:
     """Contents are distinct within `learn`, `memory`, `tests`, and within `held` with `settled` together."""
 
-    learn: tuple[ClaimedRevision, ...]  # to be trained on
+    learn: tuple[ClaimedRevision | Stored, ...]  # to be trained on
     held: tuple[ClaimedRevision, ...]  # held out with this claim, provisionally
     memory: tuple[Stored, ...]  # learned before, to be rehearsed
     settled: tuple[Stored, ...]  # held out before

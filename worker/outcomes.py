@@ -17,7 +17,7 @@ from worker.material import Material
 
 
 def anchor_after(attempt: Attempt, judged: Sequence[Judged], promoted: bool) -> str:
-    """The version of the line that is best on today's held-out samples, the candidate among them once it is promoted."""
+    """The version of the line that is best on today's held-out samples; the candidate is of the line once promoted."""
     candidate = attempt.version_id if promoted else None
     return best_of_the_line(judged, attempt.anchor_id, attempt.claim.parent.id, candidate)
 

@@ -14,7 +14,7 @@ from app.log import get_logger
 from app.networks.network import Network
 from app.storage.tables import Model
 from worker.attempt import Attempt
-from worker.decoding import Content
+from worker.decoding import Content, Labelled
 from worker.featuring import FeatureSource
 from worker.gate import Judged
 from worker.material import Material
@@ -77,7 +77,7 @@ def examined(
 
     An anchor whose files are gone or damaged gives its place to live.
     """
-    contents = [*material.settled, *material.held]
+    contents: list[Labelled] = [*material.settled, *material.held]
     by_live, by_candidate = sight.answers(live, contents), sight.answers(candidate, contents)
     by_anchor = by_live
     if attempt.anchor_id != attempt.claim.parent.id:

@@ -5,7 +5,7 @@ the line's samples and can be rebuilt from them; nothing here decides.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import torch
@@ -29,6 +29,7 @@ class Taught:
     tally: Tally
     sums: Sums
     fading: Fading | None = None
+    arrivals: dict[str, int] = field(default_factory=dict)  # content digest → when it came into what fades
     choice: Choice | None = None
     unsaved: int = 0  # contents that changed since it was last saved
 
@@ -44,12 +45,12 @@ class Taught:
 
     @property
     def forgetting(self) -> float:
-        return self.fading.forgetting if self.fading else 1.0
+        return self.fading.factor if self.fading else 1.0
 
     def begin_again(self, contents: Mapping[str, int], features: Mapping[str, Tensor]) -> None:
         """Fill the sums anew with just these contents, in their order."""
         fresh = Taught.nothing(self.version_id, self.sums.width, self.made_by, self.forgetting)
-        self.sums, self.fading = fresh.sums, fresh.fading
+        self.sums, self.fading, self.arrivals = fresh.sums, fresh.fading, {}
         self.follow([Change(digest, None, label) for digest, label in contents.items()], features)
 
     def choose(self, recipe: Recipe, features: Mapping[str, Tensor], label_ids: Sequence[int]) -> None:
@@ -61,15 +62,18 @@ class Taught:
         gone = [change for change in changes if change.before is not None]
         come = [change for change in changes if change.after is not None]
         come.sort(key=lambda change: self.tally.sample_of(change.content_digest))
-        for sums in (self.sums, self.fading):
-            if sums is None:
-                continue
-            if gone:
-                labels = [change.before for change in gone if change.before is not None]
-                sums.subtract(_rows(gone, features), labels, backbone=self.made_by)
-            if come:
-                labels = [change.after for change in come if change.after is not None]
-                sums.add(_rows(come, features), labels, backbone=self.made_by)
+        if gone:
+            rows, labels = _rows(gone, features), [change.before for change in gone if change.before is not None]
+            self.sums.subtract(rows, labels, backbone=self.made_by)
+            if self.fading is not None:
+                arrivals = [self.arrivals.pop(change.content_digest) for change in gone]
+                self.fading.subtract(rows, labels, arrivals, backbone=self.made_by)
+        if come:
+            rows, labels = _rows(come, features), [change.after for change in come if change.after is not None]
+            self.sums.add(rows, labels, backbone=self.made_by)
+            if self.fading is not None:
+                numbers = self.fading.add(rows, labels, backbone=self.made_by)
+                self.arrivals.update(zip((change.content_digest for change in come), numbers, strict=True))
         self.unsaved += len(changes)
 
     def heads(self, recipe: Recipe, label_ids: Sequence[int]) -> list[Solved]:
@@ -89,7 +93,7 @@ class Taught:
             "tally/contents": _bytes(digests, 32),
             "tally/labels": torch.tensor([label for _, (_, label) in places], dtype=torch.int64),
             **{_SUMS + name: tensor for name, tensor in self.sums.tensors().items()},
-            **{_FADING + name: tensor for name, tensor in (self.fading.tensors() if self.fading else {}).items()},
+            **self._fading_tensors(),
         }
 
     @classmethod
@@ -105,8 +109,18 @@ class Taught:
         digests = [bytes(row).hex() for row in tensors["tally/contents"].tolist()]
         labels = tensors["tally/labels"].tolist()
         places = {sample_id: (digest, label) for sample_id, digest, label in zip(ids, digests, labels, strict=True)}
-        fading = Fading.from_tensors(parts[_FADING]) if parts[_FADING] else None
-        return cls(version_id, Tally.of(places.items()), Sums.from_tensors(parts[_SUMS]), fading)
+        taught = cls(version_id, Tally.of(places.items()), Sums.from_tensors(parts[_SUMS]))
+        if parts[_FADING]:
+            taught.arrivals = dict(zip(sorted(taught.tally.contents()), tensors["arrivals"].tolist(), strict=True))
+            taught.fading = Fading.from_tensors(parts[_FADING])
+        return taught
+
+    def _fading_tensors(self) -> dict[str, Tensor]:
+        if self.fading is None:
+            return {}
+        numbers = [self.arrivals[digest] for digest in sorted(self.arrivals)]
+        tensors = {_FADING + name: tensor for name, tensor in self.fading.tensors().items()}
+        return {**tensors, "arrivals": torch.tensor(numbers, dtype=torch.int64)}
 
 
 def settings_of(recipe: Recipe) -> ClosedFormSettings:

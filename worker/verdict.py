@@ -9,6 +9,7 @@ from app.networks.spec import NetworkSpec
 from worker.attempt import Attempt
 from worker.gate import FoldEvidence, Judged, Judgement, Question, judge
 from worker.material import Material
+from worker.taught import Taught
 
 FAST_ALPHA = 0.001
 """Error level for versions that come every second: at the usual one the test would err many times a day."""
@@ -40,3 +41,12 @@ def decide(
             names={label.id: label.name for label in labels},
         )
     )
+
+
+def evidence(taught: Taught) -> FoldEvidence | None:
+    """What stands in for the early-stopping fold: samples answered by a head that had left them out."""
+    choice = taught.choice
+    if choice is None or choice.accuracy is None:
+        return None
+    counts = taught.sums.counts.values()
+    return FoldEvidence(choice.rows, choice.accuracy, max(counts) / sum(counts))

@@ -58,7 +58,7 @@ class Sums:
         Raises LearningFailed, with nothing changed, for another backbone's features, another width, or numbers that
         are not finite.
         """
-        self._check(features, label_ids, backbone)
+        self.require(features, label_ids, backbone=backbone)
         self._grow(label_ids)
         self._move(features, label_ids, weights, sign=1)
 
@@ -69,7 +69,7 @@ class Sums:
 
         Raises LearningFailed, with nothing changed, as `add` does, and for a label with fewer samples than are to go.
         """
-        self._check(features, label_ids, backbone)
+        self.require(features, label_ids, backbone=backbone)
         counts = self.counts
         for label in dict.fromkeys(label_ids):
             going, here = sum(other == label for other in label_ids), counts.get(label, 0)
@@ -95,7 +95,7 @@ class Sums:
         weights: Tensor | None = None,
     ) -> None:
         """Give samples that are in another label."""
-        self._check(features, after, backbone)
+        self.require(features, after, backbone=backbone)
         self.subtract(features, before, backbone=backbone, weights=weights)
         self.add(features, after, backbone=backbone, weights=weights)
 
@@ -103,6 +103,25 @@ class Sums:
         """Multiply all that is in by a factor: what came before counts that much less."""
         for tensor in (self._gram, self._totals, self._weights):
             tensor.mul_(factor)
+
+    def require(self, features: Tensor, label_ids: Sequence[int], *, backbone: str) -> None:
+        """Raise LearningFailed, as `add` does, for features that cannot come in."""
+        if backbone != self.backbone:
+            raise LearningFailed(
+                f"These features come from backbone {backbone!r} and the sums are of {self.backbone!r}: extract them "
+                "again with the sums' backbone, or rebuild the sums."
+            )
+        if features.shape != (len(label_ids), self.width):
+            raise LearningFailed(
+                f"Features have the shape {tuple(features.shape)}: expected {(len(label_ids), self.width)}, a row for "
+                "each label id."
+            )
+        wrong = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if wrong:
+            raise LearningFailed(
+                f"The features of sample {wrong[0]} of {len(label_ids)} (label id {label_ids[wrong[0]]}) hold numbers "
+                "that are not finite: quarantine that sample, or, if others follow, roll back the backbone."
+            )
 
     def scatter(self) -> Scatter:
         """Split the sums into class means and the scatter around them; labels without samples are left out.
@@ -151,24 +170,6 @@ class Sums:
         sums._samples = tensors["samples"].clone()
         sums._rows = {label: row for row, label in enumerate(tensors["label_ids"].tolist())}
         return sums
-
-    def _check(self, features: Tensor, label_ids: Sequence[int], backbone: str) -> None:
-        if backbone != self.backbone:
-            raise LearningFailed(
-                f"These features come from backbone {backbone!r} and the sums are of {self.backbone!r}: extract them "
-                "again with the sums' backbone, or rebuild the sums."
-            )
-        if features.shape != (len(label_ids), self.width):
-            raise LearningFailed(
-                f"Features have the shape {tuple(features.shape)}: expected {(len(label_ids), self.width)}, a row for "
-                "each label id."
-            )
-        wrong = (~features.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if wrong:
-            raise LearningFailed(
-                f"The features of sample {wrong[0]} of {len(label_ids)} (label id {label_ids[wrong[0]]}) hold numbers "
-                "that are not finite: quarantine that sample, or, if others follow, roll back the backbone."
-            )
 
     def _grow(self, label_ids: Sequence[int]) -> None:
         new = [label for label in dict.fromkeys(label_ids) if label not in self._rows]
