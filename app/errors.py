@@ -32,6 +32,12 @@ class UnknownModel(NotFound):
         super().__init__(f"There is no model named {model!r}. GET /v1/models lists those that exist.")
 
 
+class UnknownFamily(NotFound):
+    def __init__(self, family: str) -> None:
+        self.family = family
+        super().__init__(f"There is no family named {family!r}. GET /v1/families lists those that exist.")
+
+
 class UnknownVersion(NotFound):
     def __init__(self, model: str, version: int | str) -> None:
         self.model = model

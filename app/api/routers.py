@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import events, health, learning, matrix, models, predict, recipes, samples, versions
+from app.api import events, families, health, learning, matrix, models, predict, recipes, samples, versions
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -10,6 +10,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     matrix.router,  # before the versions, whose number its address would be taken for
     versions.router,
+    families.router,
     learning.router,
     recipes.router,
     events.router,

@@ -29,6 +29,7 @@ def shown_model(parts: Parts, model: Model) -> ModelAnswer:
         input=model.input,
         network=model.network,
         recipe=model.recipe,
+        family=_family(parts, model),
         recipe_number=model.recipe_number,
         created_at=model.created_at,
     )
@@ -69,6 +70,12 @@ def shown_versions(parts: Parts, model: Model, versions: Sequence[Version]) -> l
             )
         )
     return answers
+
+
+def _family(parts: Parts, model: Model) -> str | None:
+    if model.family_id is None:
+        return None
+    return next(family.name for family, _ in parts.registry.families() if family.id == model.family_id)
 
 
 def share_of(metrics: Mapping[str, Any]) -> float | None:

@@ -1,7 +1,7 @@
 """The forms of models: created, taught by a recipe, shown."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator
 
@@ -89,6 +89,16 @@ class ReasonRequest(Received):
     reason: ReasonText = Field(default="", description="Stands in the audit log.")
 
 
+class RunRequest(ReasonRequest):
+    model_config = ConfigDict(json_schema_extra=example({"reason": "the new labels should be live before noon"}))
+
+    lane: Literal["fast", "slow"] | None = Field(
+        default=None,
+        description="`fast`: put what waits into a head that is solved. `slow`: take gradient steps on what was "
+        "learned already, without claiming labels. null: whichever takes what waits.",
+    )
+
+
 class QueueAnswer(Sent):
     queued: int
     oldest_seconds: float | None
@@ -112,6 +122,7 @@ class ModelAnswer(Sent):
                 "input": {"kind": "features", "size": 4},
                 "network": {"architecture": "mlp", "weights": None},
                 "recipe": {"trainable": "all", "batch_size": 32},
+                "family": None,
                 "recipe_number": 1,
                 "created_at": "2026-01-02T12:00:00Z",
             }
@@ -134,6 +145,7 @@ class ModelAnswer(Sent):
     input: dict[str, Any]
     network: dict[str, Any]
     recipe: dict[str, Any]
+    family: str | None = Field(description="The models with which it shares a backbone; null for none.")
     recipe_number: int
     created_at: datetime
 

@@ -27,7 +27,7 @@ from app.storage.keys import KeyRing
 from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, Verdict, Version
+from app.storage.tables import ArtifactKind, LedgerRole, Verdict, Version
 from app.storage.weights import WeightStore
 
 ADMIN_KEY = "an-admin-key-for-tests-0123456789abcdef"
@@ -120,6 +120,7 @@ def _publish(
         weights=weights,
         learner_state=None,
         held_out=frozenset(),
+        tests=frozenset(revision.id for revision in claim.revisions if revision.side == LedgerRole.TEST),
         scores={},
     )
     return queue.commit(claim, outcome)

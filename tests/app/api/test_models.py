@@ -175,6 +175,54 @@ def test_learning_is_paused_and_promotions_are_held_and_it_is_written_down(servi
     assert service.get("/v1/events?limit=1").json()["next_cursor"] == str(events[0]["id"])
 
 
+def test_an_update_is_asked_for_in_a_lane_that_the_recipe_has(service: Any) -> None:
+    service.create(recipe="from-scratch")
+    service.create("solved", recipe="frozen-backbone")
+    service.create("both", recipe="fine-tune")
+
+    def run(model: str, lane: str | None) -> Any:
+        return service.post(f"/v1/models/{model}/learning/run", json={"reason": "now", "lane": lane})
+
+    assert [run("both", lane).status_code for lane in ("fast", "slow", None)] == [200, 200, 200]
+    assert [run("iris", lane).status_code for lane in ("slow", None)] == [200, 200]
+    assert [run("solved", lane).status_code for lane in ("fast", None)] == [200, 200]
+    for answer, words in [
+        (run("iris", "fast"), "body.lane: the head is learned by gradient steps"),
+        (run("solved", "slow"), "body.lane: the head is solved and all else is frozen"),
+        (run("both", "quick"), "body.lane: expected 'fast' or 'slow'"),
+    ]:
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"].startswith(words)
+    events = service.get("/v1/events?model=both").json()["events"]
+    asked = [event["detail"] for event in events if event["kind"] == "learning.requested"]
+    assert asked == [{}, {"lane": "slow"}, {}]
+
+
+def test_models_of_one_family_are_shown_together(service: Any) -> None:
+    service.create("breeds", family="animals")
+    service.create("moods", family="animals")
+    alone = service.create("iris")
+
+    families = service.get("/v1/families").json()["families"]
+    family = service.get("/v1/families/animals").json()
+
+    assert [(one["name"], one["members"]) for one in families] == [("animals", ["breeds", "moods"])]
+    assert [(one["name"], one["family"]) for one in family["members"]] == [("breeds", "animals"), ("moods", "animals")]
+    assert alone["family"] is None
+    assert "GET /v1/families" in service.get("/v1/families/plants").json()["detail"]
+    assert service.get("/v1/families/Plants").status_code == 422
+
+
+def test_a_model_that_cannot_share_the_backbone_of_its_family_is_refused(service: Any) -> None:
+    service.create("breeds", family="animals")
+    body = {"name": "moods", "input": {"kind": "features", "size": 5}, "family": "animals"}
+
+    answer = service.post("/v1/models", json=body)
+
+    assert answer.status_code == 409, answer.text
+    assert "shares one backbone" in answer.json()["detail"]
+
+
 def test_ready_when_every_live_version_answers(service: Any) -> None:
     assert service.get("/livez", key=None).json() == {"status": "alive"}
     service.create()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api.schemas import events, health, matrix, models, predict, recipes, samples, versions, wire
+from app.api.schemas import events, families, health, matrix, models, predict, recipes, samples, versions, wire
 from app.api.security import PUBLIC
 
-SCHEMAS = (events, health, matrix, models, predict, recipes, samples, versions, wire)
+SCHEMAS = (events, families, health, matrix, models, predict, recipes, samples, versions, wire)
 FORMS = sorted(
     {
         one
