@@ -39,7 +39,8 @@ class Waiting:
         What is too little for the trigger is asked to be learned at once. What was judged and found too little to
         judge by is left in the queue, where it waits for company: the next stage's, or later samples.
         """
-        moved, before, nudged = self._clock(), None, False
+        before: tuple[int, ...] = ()
+        moved, nudged = self._clock(), False
         while True:
             seen = self._watch.look()
             self._screen.learned(seen, total)
@@ -48,8 +49,8 @@ class Waiting:
             if seen.settled:
                 return seen
             now = self._clock()
-            if seen != before:
-                before, moved = seen, now
+            if seen.progress != before:
+                before, moved = seen.progress, now
             still = now - moved
             if not seen.learning:
                 self._screen.say("Learning is paused or the model is pinned: the samples wait in its queue.")
@@ -61,7 +62,8 @@ class Waiting:
                 return seen
             if still > self._patience_seconds * (CLAIMED_TIMES if seen.claimed else 1):
                 self._screen.say(
-                    f"Nothing has moved for {still:.0f} s and {seen.queued:,} samples wait: is a worker running?"
+                    f"No version was made for {still:.0f} s, and {seen.queued:,} samples wait: "
+                    "is a worker running? Its log may say more."
                 )
                 return seen
             self._sleep(LOOK_SECONDS)
