@@ -31,7 +31,8 @@ class Waiting:
         self._patience_seconds = patience_seconds
         self._sleep = sleep
         self._clock = clock
-        self.first_live_seconds: float | None = None
+        self._untaught: bool | None = None  # not known before the first look
+        self.first_live_seconds: float | None = None  # where this run saw it
 
     def until_settled(self, total: int) -> Seen:
         """Wait until the queue is drained; give the last look.
@@ -44,8 +45,10 @@ class Waiting:
         while True:
             seen = self._watch.look()
             self._screen.learned(seen, total)
-            if self.first_live_seconds is None and seen.learned:
-                self.first_live_seconds = self._screen.seconds
+            if self._untaught is None:
+                self._untaught = not seen.learned
+            if self._untaught and seen.learned:
+                self.first_live_seconds, self._untaught = self._screen.seconds, False
             if seen.settled:
                 return seen
             now = self._clock()
