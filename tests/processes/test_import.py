@@ -137,11 +137,10 @@ def test_an_import_outlives_its_server(installation: Installation, stores: Store
 def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(
     installation: Installation, stores: Stores, pictures: Path
 ) -> None:
-    with installation.server() as http:
-        with Import(pictures, str(http.base_url)).start() as process:
-            wait_until(lambda: stored(stores) > 0 or process.poll() is not None, "the first stage is posted")
-            process.send_signal(signal.SIGINT)
-            answer, said = process.communicate(timeout=DEADLINE_SECONDS)
+    with installation.server() as http, Import(pictures, str(http.base_url)).start() as process:
+        wait_until(lambda: stored(stores) > 0 or process.poll() is not None, "the first stage is posted")
+        process.send_signal(signal.SIGINT)
+        answer, said = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert process.returncode == 130, said
     assert re.search(r"Stopped: \d+ of \d+ samples are posted\. The same command goes on from there\.", said)
