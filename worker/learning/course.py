@@ -6,28 +6,31 @@ Called by the learner. Holds what changes from step to step: the module, its opt
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from worker.learning.augmentation import augmented
 from worker.learning.averaging import AveragedWeights
-from worker.learning.failure import LearningFailed, LearningStopped
+from worker.learning.ewc import EWC, as_state
+from worker.learning.failure import LearningStopped
 from worker.learning.fold import early_stopping_fold
-from worker.learning.normalization import set_training
-from worker.learning.optimizers import State, export_state, import_state, make_optimizer
-from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings, Step
+from worker.learning.fold_score import FoldScore
+from worker.learning.normalization import moving_statistics
+from worker.learning.optimizers import export_state, import_state, make_optimizer, rates
+from worker.learning.penalties import make_penalty
+from worker.learning.penalty import Origins
 from worker.learning.priors import logit_offsets
 from worker.learning.record import LearningRecord
 from worker.learning.rehearsal import Rehearsal
 from worker.learning.samples import Samples, chunks
 from worker.learning.settings import LearnerSettings
+from worker.learning.stepper import Batch, Stepper
 
-_EVALUATION_BATCH = 256
+_BATCH = 64  # of what is neither a step nor the fold
 _LEAST_GAIN = 1e-4  # of the fold's loss; less is noise
-_SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as the remembered ones
 
 
 class Course:
@@ -39,31 +42,38 @@ class Course:
         settings: LearnerSettings,
         device: torch.device,
         module: nn.Module,
-        anchor: nn.Module,
+        origins: Origins,
         pool: Samples,
         new: int,
-        state: State | None,
         should_stop: Callable[[], bool],
     ) -> None:
         self.settings, self.device, self.module, self.pool, self.new = settings, device, module, pool, new
         self.should_stop = should_stop
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        if not self.named:
-            raise LearningFailed("The network has no weights that may learn.")
-        self.optimizer = make_optimizer(self.named, settings.optimizer)
-        self.resumed = state is not None and import_state(self.optimizer, self.named, settings.optimizer, state)
-        self.penalties = [_penalty(module, anchor, penalty) for penalty in settings.penalties]
+        self.optimizer = make_optimizer(self.named, settings.optimizer, origins.head)
+        self.resumed = import_state(self.optimizer, self.named, settings.optimizer, origins.state)
+        origins = replace(origins, rates=rates(self.named, settings.optimizer, origins.head))
+        self.penalties = [make_penalty(module, origins, penalty) for penalty in settings.penalties]
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.fold = early_stopping_fold(pool.targets, pool.keys, settings.fold)
         inside = set(self.fold)
         self.fresh = [index for index in range(new) if index not in inside]
         remembered = [index for index in range(new, len(pool)) if index not in inside]
         self.remembered = remembered
-        self.offsets: Tensor | None = None
         self.rehearsal = Rehearsal(remembered, pool.targets, self.generator)
+        self.stepper = Stepper(
+            module,
+            self.optimizer,
+            self.penalties,
+            settings.rehearsal,
+            settings.clip_norm,
+            seen=torch.unique(pool.targets[new:]),
+            batch_statistics=settings.batch_statistics,
+        )
+        self.stepper.offsets = self._offsets()
         self.fold_new = [index for index in self.fold if index < new]
-        self.average = AveragedWeights(self.named, settings.averaging)
-        self.steps = 0
+        self.score = FoldScore(module, pool, self.fold, new, device)
+        self.average = AveragedWeights(self._moving(), settings.averaging)
 
     def run(self) -> LearningRecord:
         """Pass after pass until the fold's loss no longer falls; leave the best (averaged) weights in the module.
@@ -96,7 +106,7 @@ class Course:
             memory=len(self.pool) - self.new,
             passes=len(train_losses),
             best_pass=best_pass,
-            steps=self.steps,
+            steps=self.stepper.steps,
             train_losses=tuple(round(loss, 6) for loss in train_losses),
             fold_losses=tuple(round(loss, 6) for loss in fold_losses),
             fold_size=len(self.fold),
@@ -109,29 +119,55 @@ class Course:
         )
 
     def state(self) -> dict[str, Tensor]:
-        return export_state(self.optimizer, self.named, self.settings.optimizer)
+        """What the next update may carry on from, with the weights as they are now."""
+        state = export_state(self.optimizer, self.named, self.settings.optimizer)
+        for penalty in self.penalties:
+            if isinstance(penalty, EWC):
+                state |= as_state(penalty.consolidated(self.module, self._evidence(penalty.settings.samples)))
+        return state
+
+    def moved(self) -> list[str]:
+        """Names of the tensors that may have moved: weights that learn, BatchNorm's statistics."""
+        inside = {id(tensor) for tensor in self._moving()}
+        return [name for name, tensor in self.module.state_dict(keep_vars=True).items() if id(tensor) in inside]
+
+    def _moving(self) -> list[Tensor]:
+        statistics = moving_statistics(self.module) if self.settings.batch_statistics else []
+        buffers = [buffer for one in statistics for buffer in one.buffers() if buffer.is_floating_point()]
+        return [*self.named.values(), *buffers]
+
+    def _evidence(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of at most so many of all samples, drawn at random."""
+        drawn = torch.randperm(len(self.pool), generator=self.generator)[:count].tolist()
+        for indices in chunks(drawn, _BATCH):
+            inputs, targets = self.pool.batch(indices)
+            yield inputs.to(self.device), targets.to(self.device)
 
     def _steps_in_a_pass(self) -> int:
         if not self.fresh:
             return self.settings.steps_per_pass if len(self.rehearsal) else 0
         return max(math.ceil(len(self.fresh) / self.settings.batch_size), self.settings.steps_per_pass)
 
-    def _offsets(self, logits: Tensor) -> Tensor:
-        if self.offsets is None:
-            new, rehearsed = self._shares()
-            targets = self.pool.targets
-            offsets = logit_offsets(
-                targets[self.fresh], targets[self.remembered], new / max(new + rehearsed, 1), logits.shape[1]
-            )
-            self.offsets = offsets.to(logits.device)
-        return self.offsets
+    def _offsets(self) -> Tensor | None:
+        """Raise what is drawn too rarely, unless the loss has its own way; None without samples to learn from."""
+        new, rehearsed = self._shares()
+        share = self.stepper.share(new, rehearsed)
+        if share is None or not new or not rehearsed:
+            return None
+        targets = self.pool.targets
+        return logit_offsets(targets[self.fresh], targets[self.remembered], share, self._rows()).to(self.device)
+
+    def _rows(self) -> int:
+        self.module.eval()
+        with torch.inference_mode():
+            return int(self.module(self.pool.batch([0])[0].to(self.device)).shape[1])
 
     def _shares(self) -> tuple[int, int]:
         """New and remembered samples of a batch: as many remembered as new ones, more where that fills it up."""
         new = min(self.settings.batch_size, len(self.fresh))
         return new, max(new, self.settings.batch_size - new) if len(self.rehearsal) else 0
 
-    def _batches(self) -> Iterator[list[int]]:
+    def _batches(self) -> Iterator[tuple[list[int], list[list[int]]]]:
         """New samples in a shuffled round, each batch with at least as many remembered ones, filled up to its size."""
         size, rehearsed = self._shares()
         queue: list[int] = []
@@ -139,65 +175,34 @@ class Course:
             if len(queue) < size:
                 queue += [self.fresh[p] for p in torch.randperm(len(self.fresh), generator=self.generator).tolist()]
             batch, queue = queue[:size], queue[size:]
-            yield batch + self.rehearsal.draw(rehearsed)
+            yield batch, [self.rehearsal.draw(rehearsed) for _ in range(self.stepper.draws)]
 
-    def _pass(self, batches: Iterator[list[int]]) -> float:
+    def _pass(self, batches: Iterator[tuple[list[int], list[list[int]]]]) -> float:
         losses = []
-        for indices in batches:
+        for new, draws in batches:
             if self.should_stop():
                 raise LearningStopped
-            losses.append(self._step(indices))
+            losses.append(self._step(new, draws))
             self.average.follow()
-            self.steps += 1
         return sum(losses) / len(losses)
 
-    def _step(self, indices: Sequence[int]) -> float:
-        set_training(self.module, batch=len(set(indices)), statistics=self.settings.batch_statistics)
-        inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.module(inputs)  # (batch, rows)
-        loss = functional.cross_entropy(logits + self._offsets(logits), targets)
-        for penalty in self.penalties:
-            loss = loss + penalty(Step(inputs, targets, logits))
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip_norm)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise LearningFailed(
-                f"In step {self.steps + 1} the loss was {value:g} and its gradient's norm {float(norm):g}: "
-                "lower the learning rate or look for samples with extreme numbers."
-            )
-        self.optimizer.step()
-        return value
+    def _step(self, new: Sequence[int], draws: Sequence[Sequence[int]]) -> float:
+        draws = [draw for draw in draws if draw]
+        distinct = len(set(new).union(*draws))
+        memory = [self._batch(draw) for draw in draws]
+        return self.stepper.step(self._batch(new) if new else None, memory, distinct=distinct)
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        inputs, targets = self.pool.batch(indices)
+        inputs = augmented(inputs, self.settings.augmentation, self.generator)
+        logits = self.pool.remembered(indices)
+        return Batch(
+            inputs.to(self.device), targets.to(self.device), None if logits is None else logits.to(self.device)
+        )
 
     def _judge(self) -> tuple[float, float | None]:
-        """The fold's loss, new and remembered samples weighed against each other, and its accuracy.
-
-        A handful of new samples would drown among hundreds of remembered ones, and then nothing new would ever look
-        worth learning: the mean over the new ones counts up to half, the fewer they are the less.
-        """
-        if not self.fold:
-            return 0.0, None
-        self.module.eval()
-        losses: list[Tensor] = []
-        hits = 0
-        with self.average.shown(), torch.inference_mode():
-            for indices in chunks(self.fold, _EVALUATION_BATCH):
-                inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
-                logits = self.module(inputs)
-                losses.append(functional.cross_entropy(logits + self._offsets(logits), targets, reduction="none").cpu())
-                hits += int((logits.argmax(1) == targets).sum())
-        loss = torch.cat(losses).double()
-        if not bool(loss.isfinite().all()):
-            raise LearningFailed(
-                f"After step {self.steps} the loss on the fold is not finite: lower the learning rate."
-            )
-        new = len(self.fold_new)
-        share = new / len(self.fold)
-        weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self.fold) else share
-        mean = weight * float(loss[:new].sum()) / max(new, 1)
-        mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
-        return mean, hits / len(self.fold)
+        with self.average.shown():
+            return self.score(self.stepper.offsets, self.stepper.steps)
 
     def _learn_the_fold(self, score: float, best: "Snapshot") -> bool:
         """One pass over the new samples that only judged so far, as many others beside them; undone if it harms."""
@@ -209,7 +214,8 @@ class Course:
         for indices in chunks(self.fold_new, self.settings.batch_size):
             if self.should_stop():
                 raise LearningStopped
-            self._step([*indices, *others.draw(max(len(indices), self.settings.batch_size - len(indices)))])
+            rehearsed = max(len(indices), self.settings.batch_size - len(indices))
+            self._step(indices, [others.draw(rehearsed) for _ in range(self.stepper.draws)])
         self.average.restart()  # so few steps are kept as they are
         if self._judge()[0] <= score:
             return True
@@ -230,9 +236,3 @@ class Course:
 class Snapshot:
     weights: dict[str, Any]
     optimizer: dict[str, Any]
-
-
-def _penalty(network: nn.Module, anchor: nn.Module, settings: PenaltySettings) -> Penalty:
-    if settings.kind not in PENALTIES:
-        raise LearningFailed(f"There is no penalty {settings.kind!r}; choose one of {', '.join(PENALTIES)}.")
-    return PENALTIES[settings.kind](network, anchor, settings)

@@ -34,12 +34,15 @@ class Samples:
     targets: Tensor  # (samples,) int64
     keys: Tensor  # (samples,) float64
     collate: Collate = stack
+    logits: Tensor | None = None  # (samples, rows) as an earlier network gave them; NaN where it had no such row
 
     def __post_init__(self) -> None:
         if not len(self.items) == len(self.targets) == len(self.keys):
             raise ValueError(
                 f"{len(self.items)} items, {len(self.targets)} targets and {len(self.keys)} keys: expected equally many"
             )
+        if self.logits is not None and len(self.logits) != len(self.items):
+            raise ValueError(f"{len(self.items)} items and logits of {len(self.logits)}: expected equally many")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -48,6 +51,10 @@ class Samples:
         """Make the samples at `indices` ready: inputs (batch, …) float32 and rows (batch,) int64."""
         return self.collate([self.items[index] for index in indices]), self.targets[list(indices)]
 
+    def remembered(self, indices: Sequence[int]) -> Tensor | None:
+        """Give the remembered logits of the samples at `indices`, (batch, rows)."""
+        return None if self.logits is None else self.logits[list(indices)]
+
     def followed_by(self, other: "Samples") -> "Samples":
         """These samples, then the others; both must be prepared alike."""
         return Samples(
@@ -55,7 +62,18 @@ class Samples:
             targets=torch.cat([self.targets, other.targets]),
             keys=torch.cat([self.keys, other.keys]),
             collate=self.collate if len(self) else other.collate,
+            logits=self._logits_with(other),
         )
+
+    def _logits_with(self, other: "Samples") -> Tensor | None:
+        if self.logits is None and other.logits is None:
+            return None
+        rows = max(part.logits.shape[1] for part in (self, other) if part.logits is not None)
+        joined = torch.full((len(self) + len(other), rows), float("nan"))
+        for part, start in ((self, 0), (other, len(self))):
+            if part.logits is not None:
+                joined[start : start + len(part), : part.logits.shape[1]] = part.logits
+        return joined
 
     @classmethod
     def none(cls, collate: Collate = stack) -> "Samples":

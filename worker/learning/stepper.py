@@ -1,0 +1,131 @@
+"""One gradient step: samples in, weights moved.
+
+Called by the course for every step of an update, and directly by whoever teaches a stream by hand. Knows nothing of
+passes, folds or where a batch comes from; the weights that move are those its optimizer holds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from worker.learning.failure import LearningFailed
+from worker.learning.normalization import set_training, statistics_move
+from worker.learning.penalty import Penalty, Step
+from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
+from worker.learning.settings import RehearsalSettings
+
+_ER = RehearsalSettings()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are ready, on the network's device."""
+
+    inputs: Tensor  # (batch, …) float32
+    targets: Tensor  # (batch,) int64, rows of the head
+    logits: Tensor | None = None  # (batch, rows then) as they were remembered; NaN where a row did not exist
+
+
+class Stepper:
+    """Takes gradient steps on one module."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        penalties: Sequence[Penalty] = (),
+        rehearsal: RehearsalSettings = _ER,
+        clip_norm: float | None = None,
+        offsets: Tensor | None = None,
+        *,
+        seen: Tensor | None = None,
+        batch_statistics: bool = False,
+    ) -> None:
+        """Prepare steps; raises LearningFailed for a rehearsal loss the catalog has not.
+
+        `offsets` (rows,) are added to the logits in every loss on labels. `seen` are rows for which samples came
+        before the first step. `batch_statistics` lets BatchNorm's running statistics move with batches that are
+        large enough; otherwise it normalizes by the statistics it has. Between steps the module may be put into eval
+        mode as a whole.
+        """
+        if rehearsal.kind not in REHEARSAL_LOSSES:
+            raise LearningFailed(
+                f"There is no rehearsal loss {rehearsal.kind!r}; choose one of {', '.join(REHEARSAL_LOSSES)}."
+            )
+        self._module, self._optimizer, self._penalties = module, optimizer, tuple(penalties)
+        self._loss = REHEARSAL_LOSSES[rehearsal.kind](rehearsal, seen)
+        self._clip_norm = math.inf if clip_norm is None else clip_norm
+        self.offsets, self._batch_statistics = offsets, batch_statistics
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._moving: bool | None = None
+        self.steps = 0
+        self.new_logits: Tensor | None = None
+
+    @property
+    def draws(self) -> int:
+        """How many batches from the memory each step wants; with an empty memory it takes none."""
+        return self._loss.draws
+
+    def share(self, new: int, memory: int) -> float | None:
+        """How much of the loss on labels the new ones of so many samples weigh; None where it evens classes out."""
+        return self._loss.share(new, memory)
+
+    def step(self, new: Batch | None, memory: Sequence[Batch] = (), *, distinct: int | None = None) -> float:
+        """Move the weights once and give the loss before it, penalties included.
+
+        All samples go through the module in one forward pass. What it gave for the new ones, (new, rows), stands in
+        `new_logits` afterwards. `distinct` is the number of different samples where some may come twice. Raises
+        LearningFailed when the loss or its gradient is not finite; the weights have not moved then.
+        """
+        parts = [*([new] if new is not None else []), *memory]
+        inputs = torch.cat([part.inputs for part in parts]) if len(parts) > 1 else parts[0].inputs
+        targets = torch.cat([part.targets for part in parts]) if len(parts) > 1 else parts[0].targets
+        self._set_training(distinct or len(targets))
+        self._optimizer.zero_grad(set_to_none=True)
+        logits: Tensor = self._module(inputs)  # (batch, rows)
+        fresh = len(new.targets) if new is not None else 0
+        self.new_logits = logits[:fresh].detach()
+        loss = self._loss(
+            Answers(
+                logits,
+                targets,
+                fresh,
+                tuple(len(part.targets) for part in memory),
+                tuple(part.logits for part in memory),
+                self.offsets,
+            )
+        )
+        step = Step(inputs, targets, logits)
+        for penalty in self._penalties:
+            loss = loss + penalty(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            require_finite(inputs)
+            raise LearningFailed(
+                f"In step {self.steps + 1} the loss was {value:g} and its gradient's norm {norm:g}: "
+                "lower the learning rate or look for samples with extreme numbers."
+            )
+        self._optimizer.step()
+        self.steps += 1
+        return value
+
+    def _set_training(self, distinct: int) -> None:
+        move = statistics_move(batch=distinct, statistics=self._batch_statistics)
+        if move is not self._moving or not self._module.training:  # walking a deep network costs as much as a layer
+            set_training(self._module, move=move)
+            self._moving = move
+
+
+def require_finite(tensor: Tensor, what: str = "inputs") -> None:
+    """Raise LearningFailed if some sample's numbers (batch, …) are not finite."""
+    odd = int((~tensor.flatten(1).isfinite().all(1)).sum())
+    if odd:
+        raise LearningFailed(
+            f"The {what} of {odd} of {len(tensor)} samples in a batch hold NaN or infinite numbers: withdraw those "
+            "samples, or correct what prepares them."
+        )
