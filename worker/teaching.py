@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from app.ingredients import L2SP, SGD
 from app.networks.growth import grow
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
@@ -20,14 +19,10 @@ from worker.decoding import Decoder, Labelled
 from worker.holdout import fraction
 from worker.learning.failure import LearningStopped
 from worker.learning.learner import Learned, Learner
-from worker.learning.optimizers import OptimizerSettings
-from worker.learning.penalties import PenaltySettings
 from worker.learning.samples import Samples, chunks
-from worker.learning.settings import LearnerSettings
 from worker.material import Material
+from worker.recipe_settings import learner_settings
 
-COLD_SAMPLES = 100  # learned samples up to which learning takes its time
-COLD_PATIENCE = 3  # times the recipe's passes and patience while cold
 _IMPRINT_MEMORY = 256  # remembered samples that show a new class where the others are
 _BATCH = 256
 
@@ -61,7 +56,13 @@ class Teaching:
         for indices in chunks(range(len(new)), _BATCH):
             standardize(network, new.batch(indices)[0])
         network = self._grown(network, new_labels, new, memory)
-        learner = Learner(self._settings(parent, material), self._device)
+        settings = learner_settings(
+            self._recipe,
+            learned_before=material.learned_before,
+            pretrained=parent.spec.weights is not None,
+            seed=self._seed,
+        )
+        learner = Learner(settings, self._device)
         return learner.learn(network, new=new, memory=memory, parent=parent, state=state, should_stop=should_stop)
 
     def _grown(self, network: Network, new_labels: tuple[int, ...], new: Samples, memory: Samples) -> Network:
@@ -92,28 +93,4 @@ class Teaching:
                 [fraction(self._key, one.content_digest, "fold") for one in contents], dtype=torch.float64
             ),
             collate=preprocessor_for(network.spec).batch,
-        )
-
-    def _settings(self, parent: Network, material: Material) -> LearnerSettings:
-        optimizer, stopping = self._recipe.optimizer, self._recipe.early_stopping
-        cold = COLD_PATIENCE if material.learned_before < COLD_SAMPLES else 1
-        # Weights that were never taught are nothing to hold on to.
-        penalties = self._recipe.penalties if material.learned_before else ()
-        return LearnerSettings(
-            optimizer=OptimizerSettings(
-                kind=optimizer.kind,
-                lr=optimizer.lr,
-                momentum=optimizer.momentum if isinstance(optimizer, SGD) else 0.0,
-                weight_decay=optimizer.weight_decay,
-            ),
-            penalties=tuple(
-                PenaltySettings(penalty.kind, penalty.strength) for penalty in penalties if isinstance(penalty, L2SP)
-            ),
-            trainable=self._recipe.trainable,
-            batch_size=self._recipe.batch_size,
-            passes=stopping.passes * cold,
-            patience=stopping.patience * cold,
-            fold=stopping.fold,
-            batch_statistics=parent.spec.weights is None,
-            seed=self._seed,
         )

@@ -3,11 +3,11 @@
 Called by the learner. The average starts from the weights before the update, so it also moves away from them slowly.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class AveragedWeights:
@@ -19,8 +19,9 @@ class AveragedWeights:
     update in ten to none.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self._parameters: list[Tensor] = [parameter.data for parameter in parameters.values()]
+    def __init__(self, tensors: Sequence[Tensor], decay: float) -> None:
+        """Average these in place: weights that learn, and BatchNorm's statistics where they move; no counters."""
+        self._parameters: list[Tensor] = [tensor.detach() for tensor in tensors]
         self._decay = decay
         self._average = [parameter.clone() for parameter in self._parameters]
 

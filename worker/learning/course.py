@@ -6,28 +6,31 @@ Called by the learner. Holds what changes from step to step: the module, its opt
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from worker.learning.augmentation import augmented
 from worker.learning.averaging import AveragedWeights
-from worker.learning.failure import LearningFailed, LearningStopped
+from worker.learning.ewc import EWC, as_state
+from worker.learning.failure import LearningStopped
 from worker.learning.fold import early_stopping_fold
-from worker.learning.optimizers import State, export_state, import_state, make_optimizer
-from worker.learning.penalties import PENALTIES, Penalty, PenaltySettings
+from worker.learning.fold_score import FoldScore
+from worker.learning.normalization import moving_statistics
+from worker.learning.optimizers import export_state, import_state, make_optimizer, rates
+from worker.learning.penalties import make_penalty
+from worker.learning.penalty import Origins
 from worker.learning.priors import logit_offsets
 from worker.learning.record import LearningRecord
 from worker.learning.rehearsal import Rehearsal
 from worker.learning.samples import Samples, chunks
 from worker.learning.settings import LearnerSettings
-from worker.learning.stepper import Batch, Stepper, require_finite
+from worker.learning.stepper import Batch, Stepper
 
-_EVALUATION_BATCH = 256
+_BATCH = 64  # of what is neither a step nor the fold
 _LEAST_GAIN = 1e-4  # of the fold's loss; less is noise
-_SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as the remembered ones
 
 
 class Course:
@@ -39,20 +42,18 @@ class Course:
         settings: LearnerSettings,
         device: torch.device,
         module: nn.Module,
-        anchor: nn.Module,
+        origins: Origins,
         pool: Samples,
         new: int,
-        state: State | None,
         should_stop: Callable[[], bool],
     ) -> None:
         self.settings, self.device, self.module, self.pool, self.new = settings, device, module, pool, new
         self.should_stop = should_stop
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        if not self.named:
-            raise LearningFailed("The network has no weights that may learn.")
-        self.optimizer = make_optimizer(self.named, settings.optimizer)
-        self.resumed = state is not None and import_state(self.optimizer, self.named, settings.optimizer, state)
-        self.penalties = [_penalty(module, anchor, penalty) for penalty in settings.penalties]
+        self.optimizer = make_optimizer(self.named, settings.optimizer, origins.head)
+        self.resumed = import_state(self.optimizer, self.named, settings.optimizer, origins.state)
+        origins = replace(origins, rates=rates(self.named, settings.optimizer, origins.head))
+        self.penalties = [make_penalty(module, origins, penalty) for penalty in settings.penalties]
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.fold = early_stopping_fold(pool.targets, pool.keys, settings.fold)
         inside = set(self.fold)
@@ -71,7 +72,8 @@ class Course:
         )
         self.stepper.offsets = self._offsets()
         self.fold_new = [index for index in self.fold if index < new]
-        self.average = AveragedWeights(self.named, settings.averaging)
+        self.score = FoldScore(module, pool, self.fold, new, device)
+        self.average = AveragedWeights(self._moving(), settings.averaging)
 
     def run(self) -> LearningRecord:
         """Pass after pass until the fold's loss no longer falls; leave the best (averaged) weights in the module.
@@ -117,7 +119,29 @@ class Course:
         )
 
     def state(self) -> dict[str, Tensor]:
-        return export_state(self.optimizer, self.named, self.settings.optimizer)
+        """What the next update may carry on from, with the weights as they are now."""
+        state = export_state(self.optimizer, self.named, self.settings.optimizer)
+        for penalty in self.penalties:
+            if isinstance(penalty, EWC):
+                state |= as_state(penalty.consolidated(self.module, self._evidence(penalty.settings.samples)))
+        return state
+
+    def moved(self) -> list[str]:
+        """Names of the tensors that may have moved: weights that learn, BatchNorm's statistics."""
+        inside = {id(tensor) for tensor in self._moving()}
+        return [name for name, tensor in self.module.state_dict(keep_vars=True).items() if id(tensor) in inside]
+
+    def _moving(self) -> list[Tensor]:
+        statistics = moving_statistics(self.module) if self.settings.batch_statistics else []
+        buffers = [buffer for one in statistics for buffer in one.buffers() if buffer.is_floating_point()]
+        return [*self.named.values(), *buffers]
+
+    def _evidence(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of at most so many of all samples, drawn at random."""
+        drawn = torch.randperm(len(self.pool), generator=self.generator)[:count].tolist()
+        for indices in chunks(drawn, _BATCH):
+            inputs, targets = self.pool.batch(indices)
+            yield inputs.to(self.device), targets.to(self.device)
 
     def _steps_in_a_pass(self) -> int:
         if not self.fresh:
@@ -170,42 +194,15 @@ class Course:
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         inputs, targets = self.pool.batch(indices)
+        inputs = augmented(inputs, self.settings.augmentation, self.generator)
         logits = self.pool.remembered(indices)
         return Batch(
             inputs.to(self.device), targets.to(self.device), None if logits is None else logits.to(self.device)
         )
 
     def _judge(self) -> tuple[float, float | None]:
-        """The fold's loss, new and remembered samples weighed against each other, and its accuracy.
-
-        A handful of new samples would drown among hundreds of remembered ones, and then nothing new would ever look
-        worth learning: the mean over the new ones counts up to half, the fewer they are the less.
-        """
-        if not self.fold:
-            return 0.0, None
-        self.module.eval()
-        losses: list[Tensor] = []
-        hits = 0
-        with self.average.shown(), torch.inference_mode():
-            for indices in chunks(self.fold, _EVALUATION_BATCH):
-                inputs, targets = (tensor.to(self.device) for tensor in self.pool.batch(indices))
-                logits = self.module(inputs)
-                raised = logits if self.stepper.offsets is None else logits + self.stepper.offsets
-                losses.append(functional.cross_entropy(raised, targets, reduction="none").cpu())
-                hits += int((logits.argmax(1) == targets).sum())
-        loss = torch.cat(losses).double()
-        if not bool(loss.isfinite().all()):
-            for indices in chunks(self.fold, _EVALUATION_BATCH):
-                require_finite(self.pool.batch(indices)[0])
-            raise LearningFailed(
-                f"After step {self.stepper.steps} the loss on the fold is not finite: lower the learning rate."
-            )
-        new = len(self.fold_new)
-        share = new / len(self.fold)
-        weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self.fold) else share
-        mean = weight * float(loss[:new].sum()) / max(new, 1)
-        mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
-        return mean, hits / len(self.fold)
+        with self.average.shown():
+            return self.score(self.stepper.offsets, self.stepper.steps)
 
     def _learn_the_fold(self, score: float, best: "Snapshot") -> bool:
         """One pass over the new samples that only judged so far, as many others beside them; undone if it harms."""
@@ -239,9 +236,3 @@ class Course:
 class Snapshot:
     weights: dict[str, Any]
     optimizer: dict[str, Any]
-
-
-def _penalty(network: nn.Module, anchor: nn.Module, settings: PenaltySettings) -> Penalty:
-    if settings.kind not in PENALTIES:
-        raise LearningFailed(f"There is no penalty {settings.kind!r}; choose one of {', '.join(PENALTIES)}.")
-    return PENALTIES[settings.kind](network, anchor, settings)

@@ -5,7 +5,7 @@ can hold, with the plain numbers as JSON in a tensor of bytes.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -27,30 +27,44 @@ class OptimizerSettings:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
+    backbone_lr: float | None = None  # of everything but the head; None is `lr`
 
 
-Constructor = Callable[[list[nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
+Groups = list[dict[str, Any]]
+Constructor = Callable[[Groups, OptimizerSettings], torch.optim.Optimizer]
 
 OPTIMIZERS: Mapping[str, Constructor] = MappingProxyType(
     {
-        "sgd": lambda parameters, settings: torch.optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, foreach=True
+        "sgd": lambda groups, settings: torch.optim.SGD(
+            groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, foreach=True
         ),
-        "adam": lambda parameters, settings: torch.optim.Adam(
-            parameters, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
+        "adam": lambda groups, settings: torch.optim.Adam(
+            groups, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
         ),
-        "adamw": lambda parameters, settings: torch.optim.AdamW(
-            parameters, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
+        "adamw": lambda groups, settings: torch.optim.AdamW(
+            groups, lr=settings.lr, weight_decay=settings.weight_decay, foreach=True
         ),
     }
 )
 
 
-def make_optimizer(named: Named, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Make the optimizer of the catalog; raises LearningFailed for a kind it has not."""
+def make_optimizer(named: Named, settings: OptimizerSettings, head: Collection[str] = ()) -> torch.optim.Optimizer:
+    """Make the optimizer of the catalog; raises LearningFailed for a kind it has not.
+
+    `head` are the names of the parameters that learn at `lr` while all others learn at `backbone_lr`, if it is given.
+    """
     if settings.kind not in OPTIMIZERS:
         raise LearningFailed(f"There is no optimizer {settings.kind!r}; choose one of {', '.join(OPTIMIZERS)}.")
-    return OPTIMIZERS[settings.kind](list(named.values()), settings)
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, rate in rates(named, settings, head).items():
+        by_rate.setdefault(rate, []).append(named[name])
+    return OPTIMIZERS[settings.kind]([{"params": params, "lr": rate} for rate, params in by_rate.items()], settings)
+
+
+def rates(named: Named, settings: OptimizerSettings, head: Collection[str] = ()) -> dict[str, float]:
+    """Give each parameter's learning rate."""
+    shared = settings.lr if settings.backbone_lr is None else settings.backbone_lr
+    return {name: settings.lr if name in head else shared for name in named}
 
 
 def export_state(optimizer: torch.optim.Optimizer, named: Named, settings: OptimizerSettings) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.learning.augmentation import AugmentationSettings
 from worker.learning.optimizers import OptimizerSettings
-from worker.learning.penalties import PenaltySettings
+from worker.learning.penalty import PenaltySettings
 
 
 @dataclass(frozen=True)
@@ -12,16 +13,8 @@ class RehearsalSettings:
     """How remembered samples enter the loss; a row of the catalog of rehearsal losses."""
 
     kind: str = "er"
-    alpha: float = 0.5
-    beta: float = 0.5
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """Random crops of padded pictures and mirroring; 0 and False change nothing."""
-
-    crop: int = 0
-    flip: bool = False
+    alpha: float = 0.5  # er_ace: weight of the new samples; der_pp: of the distance to remembered logits
+    beta: float = 0.5  # er_ace, der_pp: weight of the loss on remembered labels
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from worker.learning.failure import LearningFailed
-from worker.learning.normalization import set_training
-from worker.learning.penalties import Penalty, Step
+from worker.learning.normalization import set_training, statistics_move
+from worker.learning.penalty import Penalty, Step
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
 from worker.learning.settings import RehearsalSettings
 
@@ -48,7 +48,8 @@ class Stepper:
 
         `offsets` (rows,) are added to the logits in every loss on labels. `seen` are rows for which samples came
         before the first step. `batch_statistics` lets BatchNorm's running statistics move with batches that are
-        large enough; otherwise it normalizes by the statistics it has.
+        large enough; otherwise it normalizes by the statistics it has. Between steps the module may be put into eval
+        mode as a whole.
         """
         if rehearsal.kind not in REHEARSAL_LOSSES:
             raise LearningFailed(
@@ -59,6 +60,7 @@ class Stepper:
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self.offsets, self._batch_statistics = offsets, batch_statistics
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._moving: bool | None = None
         self.steps = 0
         self.new_logits: Tensor | None = None
 
@@ -81,7 +83,7 @@ class Stepper:
         parts = [*([new] if new is not None else []), *memory]
         inputs = torch.cat([part.inputs for part in parts]) if len(parts) > 1 else parts[0].inputs
         targets = torch.cat([part.targets for part in parts]) if len(parts) > 1 else parts[0].targets
-        set_training(self._module, batch=distinct or len(targets), statistics=self._batch_statistics)
+        self._set_training(distinct or len(targets))
         self._optimizer.zero_grad(set_to_none=True)
         logits: Tensor = self._module(inputs)  # (batch, rows)
         fresh = len(new.targets) if new is not None else 0
@@ -112,12 +114,18 @@ class Stepper:
         self.steps += 1
         return value
 
+    def _set_training(self, distinct: int) -> None:
+        move = statistics_move(batch=distinct, statistics=self._batch_statistics)
+        if move is not self._moving or not self._module.training:  # walking a deep network costs as much as a layer
+            set_training(self._module, move=move)
+            self._moving = move
 
-def require_finite(inputs: Tensor) -> None:
-    """Raise LearningFailed if some sample's inputs (batch, …) are no finite numbers."""
-    odd = int((~inputs.flatten(1).isfinite().all(1)).sum())
+
+def require_finite(tensor: Tensor, what: str = "inputs") -> None:
+    """Raise LearningFailed if some sample's numbers (batch, …) are not finite."""
+    odd = int((~tensor.flatten(1).isfinite().all(1)).sum())
     if odd:
         raise LearningFailed(
-            f"The inputs of {odd} of {len(inputs)} samples in a batch hold NaN or infinite numbers: withdraw them, or "
-            "correct what prepares them."
+            f"The {what} of {odd} of {len(tensor)} samples in a batch hold NaN or infinite numbers: withdraw those "
+            "samples, or correct what prepares them."
         )

@@ -1,0 +1,56 @@
+"""How well the early-stopping fold is answered, between the passes of an update.
+
+Called by the course. Changes nothing: neither weights nor random numbers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worker.learning.failure import LearningFailed
+from worker.learning.samples import Samples, chunks
+from worker.learning.stepper import require_finite
+
+_BATCH = 256
+_SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as the remembered ones
+
+
+class FoldScore:
+    """Judges a module on the samples at `fold`, the `new` first ones of the pool being new."""
+
+    def __init__(self, module: nn.Module, pool: Samples, fold: Sequence[int], new: int, device: torch.device) -> None:
+        self._module, self._pool, self._fold, self._device = module, pool, fold, device
+        self._new = sum(index < new for index in fold)
+
+    def __call__(self, offsets: Tensor | None, steps: int) -> tuple[float, float | None]:
+        """Give the fold's loss, new and remembered samples weighed against each other, and its accuracy.
+
+        A handful of new samples would drown among hundreds of remembered ones, and then nothing new would ever look
+        worth learning: the mean over the new ones counts up to half, the fewer they are the less. `steps`, for the
+        message of LearningFailed, which is raised when the loss is not finite.
+        """
+        if not self._fold:
+            return 0.0, None
+        self._module.eval()
+        losses: list[Tensor] = []
+        hits = 0
+        with torch.inference_mode():
+            for indices in chunks(self._fold, _BATCH):
+                inputs, targets = (tensor.to(self._device) for tensor in self._pool.batch(indices))
+                logits = self._module(inputs)
+                raised = logits if offsets is None else logits + offsets
+                losses.append(functional.cross_entropy(raised, targets, reduction="none").cpu())
+                if not bool(losses[-1].isfinite().all()):
+                    require_finite(inputs)
+                    raise LearningFailed(
+                        f"After step {steps} the loss on the fold is not finite: lower the learning rate."
+                    )
+                hits += int((logits.argmax(1) == targets).sum())
+        loss = torch.cat(losses).double()
+        new, share = self._new, self._new / len(self._fold)
+        weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self._fold) else share
+        mean = weight * float(loss[:new].sum()) / max(new, 1)
+        mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
+        return mean, hits / len(self._fold)
