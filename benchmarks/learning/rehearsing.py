@@ -14,6 +14,7 @@ from experiences import Experience
 from pictures import ready
 from torch import Tensor, nn
 
+from worker.learning.augmentation import AugmentationSettings, augmented
 from worker.learning.averaging import AveragedWeights
 from worker.learning.settings import RehearsalSettings
 from worker.learning.stepper import Batch, Stepper
@@ -45,7 +46,7 @@ def rehearse(
     """Teach the experiences one after the other; give the buffer as it is in the end."""
     optimizer = torch.optim.SGD(network.parameters(), lr=how.lr, foreach=True)
     stepper = Stepper(network, optimizer, rehearsal=RehearsalSettings(how.kind, how.alpha, how.beta))
-    average = AveragedWeights(dict(network.named_parameters()), how.averaging) if how.averaging else None
+    average = AveragedWeights(list(network.parameters()), how.averaging) if how.averaging else None
     buffer = Buffer(how.memory, generator, balanced=how.balanced) if how.memory else None
 
     def step(new: Batch | None, memory: Sequence[Batch] = ()) -> None:
@@ -75,13 +76,5 @@ def rehearse(
 def _varied(inputs: Tensor, how: Rehearsing, generator: torch.Generator) -> Tensor:
     """Bytes (n, 784) made ready, each picture moved and mirrored by chance."""
     pictures = ready(inputs)
-    if not how.shift and not how.mirror:
-        return pictures
-    count = len(pictures)
-    squares = nn.functional.pad(pictures.view(count, 28, 28), (how.shift,) * 4)
-    places = torch.randint(2 * how.shift + 1, (2, count, 1), generator=generator) + torch.arange(28)
-    squares = squares[torch.arange(count)[:, None, None], places[0][:, :, None], places[1][:, None, :]]
-    if how.mirror:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        squares = torch.where(mirrored[:, None, None], squares.flip(2), squares)
-    return squares.flatten(1)
+    changed = augmented(pictures.view(-1, 1, 28, 28), AugmentationSettings(how.shift, how.mirror), generator)
+    return changed.flatten(1)

@@ -117,7 +117,7 @@ PROTOCOLS = [
             f"{reference} (ER with tricks; joint 84.47)",
             reference,
             above=True,
-            grid={"lr": (0.03, 0.05, 0.1), "replayed": (10, 30), "review": (0, 1000)},
+            grid={"lr": (0.05, 0.1), "replayed": (10, 30), "review": (0, 1000)},
             chosen="held out",
         )
         for memory, reference in ((200, 76.07), (500, 80.11), (1000, 82.46))

@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import analytic
+import consolidating
 import replay
 import torch
 from pictures import SHARED, Pictures, load
@@ -25,7 +27,7 @@ from protocol import Figures, Protocol
 from rich.console import Console
 from rich.table import Table
 
-ROWS = {row.name: row for row in [*replay.PROTOCOLS]}
+ROWS = {row.name: row for row in [*replay.PROTOCOLS, *consolidating.PROTOCOLS, *analytic.PROTOCOLS]}
 Job = tuple[str, int, dict[str, Any], bool, Path]
 
 
