@@ -32,6 +32,12 @@ class UnknownModel(NotFound):
         super().__init__(f"There is no model named {model!r}. GET /v1/models lists those that exist.")
 
 
+class UnknownFamily(NotFound):
+    def __init__(self, family: str) -> None:
+        self.family = family
+        super().__init__(f"There is no family named {family!r}. GET /v1/families lists those that exist.")
+
+
 class UnknownVersion(NotFound):
     def __init__(self, model: str, version: int | str) -> None:
         self.model = model
@@ -57,6 +63,12 @@ class UnknownKey(NotFound):
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"There is no key {key!r}. `perennial keys list` shows the keys.")
+
+
+class NothingLearned(NotFound):
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(f"Model {model!r} has learned no sample that could be rehearsed. POST labelled samples first.")
 
 
 class Gone(NotFound):
@@ -233,3 +245,17 @@ class Corrupt(PerennialError):
 class MissingWeights(Corrupt):
     def __init__(self, what: str) -> None:
         super().__init__(what, "the file is missing")
+
+
+class MissingBase(Corrupt):
+    """A version stored as what it changes cannot be put together."""
+
+    def __init__(self, version: int, base_id: str, base: int | None, why: str) -> None:
+        self.version = version
+        self.base_id = base_id
+        of = f"version {base}" if base is not None else f"version id {base_id}"
+        super().__init__(
+            f"version {version}",
+            f"it holds only what it changes of {of}, which cannot be read ({why}). "
+            "Bring that file back from a copy, or roll back to a version with another base",
+        )

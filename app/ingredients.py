@@ -161,8 +161,11 @@ class Ridge(_ClosedForm):
     """Regularized least squares, exact after every label: W = (G + λI)⁻¹ S."""
 
     kind: Literal["ridge"] = "ridge"
-    strength: float = Field(
-        default=0.001, gt=0, le=1e6, description="λ as a share of the features' mean energy tr(G)/D."
+    strength: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="λ as a share of the features' mean scatter; null is chosen by leaving learned samples out.",
     )
     balanced: bool = Field(default=True, description="Whether every class weighs the same, however often it came.")
 
@@ -171,8 +174,11 @@ class SLDA(_ClosedForm):
     """Streaming linear discriminant analysis: class means and one shared covariance (Hayes, Kanan 2020, 1909.01520)."""
 
     kind: Literal["slda"] = "slda"
-    shrinkage: float = Field(
-        default=1e-4, gt=0, le=1, description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance."
+    shrinkage: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance; null is chosen by leaving samples out.",
     )
 
 

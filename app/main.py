@@ -23,6 +23,7 @@ from app.api.metrics import Metrics
 from app.api.routers import ROUTERS
 from app.api.security import authorize
 from app.errors import InvalidSetting, PerennialError
+from app.loading import VersionLoader
 from app.log import configure, get_logger
 from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
@@ -75,9 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     predictions = PredictionLog(database)
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    loader = PredictorLoader(
-        registry, weights, builders=settings.builders, base_weights=base_weights, device=settings.server_device
-    )
+    versions = VersionLoader(registry, weights, settings.builders, base_weights, device=settings.server_device)
+    loader = PredictorLoader(registry, versions, device=settings.server_device)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
     writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)

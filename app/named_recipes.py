@@ -1,4 +1,4 @@
-"""Recipes with names, for people who do not tune: what differs from the defaults of `app.recipe`.
+"""Recipes with names, for people who do not tune: what differs from the defaults of `app.recipe`, and what for.
 
 When to choose which: docs/learning.md.
 """
@@ -28,9 +28,22 @@ NAMED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}, {"kind": "lwf", "strength": 1.0}],
             "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.001},
             "fusion": {"interpolation": 0.7},
-            "memory": {"capacity": 10_000},
+            "memory": {"kind": "class_balanced", "capacity": 10_000},
             "schedule": {"samples": 1000},
         },
+    }
+)
+
+ABOUT: Mapping[str, str] = MappingProxyType(
+    {
+        "frozen-backbone": "Pretrained weights stay as they are and the head is solved anew with every label: exact, "
+        "live within a second or two, and nothing is forgotten.",
+        "from-scratch": "Every weight learns by gradient steps while old samples are rehearsed: for networks without "
+        "pretrained weights.",
+        "drift": "For a world that changes: of two heads, one of which forgets, the better one serves, and the last "
+        "block follows slowly.",
+        "fine-tune": "Every label is in the head at once, and the last blocks of a pretrained network follow slowly, "
+        "held by what they knew: for pictures unlike those it was pretrained on.",
     }
 )
 

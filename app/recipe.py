@@ -72,19 +72,32 @@ class Recipe(Strict):
         """Whether the head is solved, label by label, instead of learned by gradient steps."""
         return not isinstance(self.head, Softmax)
 
+    @property
+    def steps(self) -> bool:
+        """Whether any weight is moved by gradient steps at all."""
+        return not self.closed_form or self.trainable != "head"
+
     @model_validator(mode="before")
     @classmethod
     def _from_its_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = {"based_on": value}
-        if isinstance(value, dict) and value.get("based_on") in NAMED:
-            value = laid_over(NAMED[value["based_on"]], value)
+        if isinstance(value, dict):
+            name = value.get("based_on")
+            if isinstance(name, str) and name in NAMED:
+                value = laid_over(NAMED[name], value)
+            if "penalties" not in value and _stands_still(value):
+                value = {**value, "penalties": ()}
+        elif not isinstance(value, cls):
+            names = ", ".join(repr(name) for name in NAMED)
+            raise ValueError(f"expected a recipe: an object, or one of the names {names}")  # noqa: TRY004  pydantic's
         return with_tuple(value, "penalties")
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> "Recipe":
-        for complaint in _contradictions(self):
-            raise ValueError(complaint)
+        found = contradictions(self)
+        if found:
+            raise ValueError("; and ".join(found))
         return self
 
 
@@ -95,53 +108,11 @@ def with_tuple(value: Any, name: str) -> Any:
     return value
 
 
-def _contradictions(recipe: Recipe) -> list[str]:
-    """What a recipe asks for that excludes itself: each names the field and what to do."""
-    found = []
-    slow = recipe.schedule.samples is not None or recipe.schedule.seconds is not None
-    kinds = [(one.kind, one.name if isinstance(one, OwnPenalty) else "") for one in recipe.penalties]
-    for kind, name in {kind for kind in kinds if kinds.count(kind) > 1}:
-        found.append(f"penalties: {name or kind!r} stands twice; add the strengths and list it once")
-    if recipe.memory.capacity == 0 and not isinstance(recipe.rehearsal, ER):
-        found.append(
-            f"rehearsal: {recipe.rehearsal.kind!r} needs remembered samples and memory.capacity is 0; "
-            "raise the capacity, or leave `rehearsal` out"
-        )
-    if recipe.trainable == "head":
-        frozen = [one for one in recipe.penalties if isinstance(one, L2SP) and one.anchor == "pretrained"]
-        if frozen:
-            found.append(
-                "penalties: l2_sp with anchor 'pretrained' holds the backbone, and trainable 'head' freezes it; "
-                "choose trainable 'all', 'last_blocks' or 'bitfit', or anchor 'previous'"
-            )
-        if recipe.optimizer.backbone_lr is not None:
-            found.append(
-                "optimizer.backbone_lr: trainable 'head' freezes the backbone; leave it out or choose trainable 'all'"
-            )
-        if recipe.augmentation != Augmentation():
-            found.append(
-                "augmentation: trainable 'head' learns from features that were computed once, which no picture's "
-                "change can reach; leave it out or choose another `trainable`"
-            )
-    if recipe.closed_form:
-        if recipe.trainable == "head" and slow:
-            found.append(
-                "schedule: a closed-form head is always up to date, and trainable 'head' leaves nothing else to learn; "
-                "choose trainable 'last_blocks', 'bitfit' or 'all', or leave `schedule` out"
-            )
-        if not isinstance(recipe.rehearsal, ER):
-            found.append(
-                f"rehearsal: {recipe.rehearsal.kind!r} is for heads learned by gradient steps; with a closed-form head "
-                "leave `rehearsal` out, or choose head 'softmax'"
-            )
-    if recipe.memory.capacity == 0 and slow:
-        found.append(
-            "schedule: a slow update learns from the memory and memory.capacity is 0; raise the capacity, or leave "
-            "`schedule` out"
-        )
-    if recipe.holdout + recipe.test > 0.8:
-        found.append("test: holdout and test together leave less than a fifth to learn from; lower one of them")
-    return found
+def _stands_still(given: dict[str, Any]) -> bool:
+    """Whether what was given asks for no gradient step: then there is nothing that penalties could hold."""
+    head = given.get("head")
+    kind = head.get("kind") if isinstance(head, dict) else getattr(head, "kind", None)
+    return given.get("trainable") == "head" and kind in ("ridge", "slda")
 
 
 class ImageInput(Strict):
@@ -182,6 +153,13 @@ class NetworkChoice(Strict):
         )
 
 
+def or_a_name(schema: dict[str, Any]) -> None:
+    """Tell in a field's JSON schema that a name may stand in the place of the recipe."""
+    recipe = {key: schema.pop(key) for key in ("$ref", "type", "additionalProperties") if key in schema}
+    schema.pop("default", None)
+    schema["anyOf"] = [recipe, {"type": "string", "enum": list(NAMED)}]
+
+
 MODEL_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 LabelName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -196,7 +174,9 @@ class NewModel(Strict):
     labels: tuple[LabelName, ...] = Field(default=(), max_length=10_000)
     recipe: Recipe = Field(
         default_factory=Recipe,
-        description="Left out, it is `frozen-backbone` with pretrained weights and `from-scratch` without.",
+        description="A recipe, or the name of one (GET /v1/recipes spells them out). Left out, it is "
+        "`frozen-backbone` with pretrained weights and `from-scratch` without.",
+        json_schema_extra=or_a_name,
     )
     family: str | None = Field(
         default=None,
@@ -221,18 +201,88 @@ class NewModel(Strict):
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> "NewModel":
-        for complaint in misfits(self.recipe, self.input, self.network):
-            raise ValueError(complaint)
+        found = misfits(self.recipe, self.input, self.network)
+        if found:
+            raise ValueError("; and ".join(found))
         return self
+
+
+def contradictions(recipe: Recipe) -> list[str]:
+    """What a recipe asks for that excludes itself: each names the field and what to do."""
+    found = []
+    slow = recipe.schedule.samples is not None or recipe.schedule.seconds is not None
+    kinds = [(one.kind, one.name if isinstance(one, OwnPenalty) else "") for one in recipe.penalties]
+    for kind, name in dict.fromkeys(one for one in kinds if kinds.count(one) > 1):
+        found.append(f"penalties: {(name or kind)!r} stands twice; add the strengths and list it once")
+    if not recipe.steps:
+        found += _in_vain(recipe, slow)
+    elif recipe.trainable == "head" and any(isinstance(p, L2SP) and p.anchor == "pretrained" for p in recipe.penalties):
+        found.append(
+            "penalties: l2_sp with anchor 'pretrained' holds the backbone, and trainable 'head' freezes it; "
+            "choose trainable 'all', 'last_blocks' or 'bitfit', or anchor 'previous'"
+        )
+    if recipe.trainable == "head" and recipe.optimizer.backbone_lr is not None:
+        found.append(
+            "optimizer.backbone_lr: trainable 'head' freezes the backbone; leave it out or choose trainable 'all'"
+        )
+    if recipe.trainable == "head" and recipe.augmentation != Augmentation():
+        found.append(
+            "augmentation: trainable 'head' learns from features that were computed once, which no picture's "
+            "change can reach; leave it out or choose another `trainable`"
+        )
+    if not isinstance(recipe.rehearsal, ER):
+        if recipe.closed_form:
+            found.append(
+                f"rehearsal: {recipe.rehearsal.kind!r} is for heads learned by gradient steps; with a closed-form "
+                "head leave `rehearsal` out, or choose head 'softmax'"
+            )
+        elif recipe.memory.capacity == 0:
+            found.append(
+                f"rehearsal: {recipe.rehearsal.kind!r} needs remembered samples and memory.capacity is 0; raise the "
+                "capacity, or leave `rehearsal` out"
+            )
+    if recipe.memory.capacity == 0 and recipe.steps and (slow or recipe.closed_form):
+        found.append(
+            "schedule: a slow update learns from the memory and memory.capacity is 0; raise the capacity, or leave "
+            "`schedule` out"
+            if slow
+            else "memory.capacity: beside a closed-form head the other layers learn from the memory alone, and it is "
+            "0; raise it, or choose trainable 'head'"
+        )
+    if recipe.holdout + recipe.test > 0.8:
+        found.append("test: holdout and test together leave less than a fifth to learn from; lower one of them")
+    return found
+
+
+def _in_vain(recipe: Recipe, slow: bool) -> list[str]:
+    """What is asked of gradient steps where there are none: the head is solved, and all else is frozen."""
+    asked = {
+        "penalties": bool(recipe.penalties),
+        "dropout": recipe.dropout > 0,
+        "fusion.interpolation": recipe.fusion.interpolation < 1,
+        "schedule": slow,
+    }
+    fields = ", ".join(field for field, given in asked.items() if given)
+    words = (
+        f"{fields}: a closed-form head with trainable 'head' takes no gradient steps, so this would do nothing; take "
+        "it out (penalties [], dropout 0, fusion.interpolation 1, schedule nulls), or choose trainable 'last_blocks', "
+        "'bitfit' or 'all'"
+    )
+    return [words] if fields else []
 
 
 def misfits(recipe: Recipe, shape: ImageInput | FeaturesInput, network: NetworkChoice) -> list[str]:
     """What a recipe asks for that this input or this network cannot give: each names the field and what to do."""
     found = []
+    crop = recipe.augmentation.crop
     if recipe.augmentation != Augmentation() and not isinstance(shape, ImageInput):
         found.append("recipe.augmentation: crops and flips are for pictures, and the input is features; leave it out")
-    pretrained = [one for one in recipe.penalties if isinstance(one, L2SP) and one.anchor == "pretrained"]
-    if pretrained and network.weights is None:
+    elif isinstance(shape, ImageInput) and crop > shape.size // 2:
+        found.append(
+            f"recipe.augmentation.crop: {crop} pixels of padding may leave less than half of a picture of "
+            f"{shape.size}; choose at most {shape.size // 2}, an eighth of the size is usual"
+        )
+    if network.weights is None and any(isinstance(p, L2SP) and p.anchor == "pretrained" for p in recipe.penalties):
         found.append(
             "recipe.penalties: l2_sp with anchor 'pretrained' needs pretrained weights and network.weights is null; "
             "choose anchor 'previous', or name weights"

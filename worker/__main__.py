@@ -12,10 +12,12 @@ import torch
 from uuid_utils import uuid7
 
 from app.errors import InvalidSetting, PerennialError
+from app.loading import VersionLoader
 from app.log import configure, get_logger
 from app.networks.pretrained import base_weights_from
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.features import FeatureStore
 from app.storage.killpoint import KillPoint
 from app.storage.line import LineReader
 from app.storage.migrate import require_current
@@ -24,13 +26,14 @@ from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
 from app.storage.retention import Retention
 from app.storage.weights import WeightStore
-from worker.loader import VersionLoader
+from worker.attempt import Stores
 from worker.loop import Loop, Pace
-from worker.update import Stores, Updater
+from worker.update import Updater
 
 log = get_logger(__name__)
 
 WAIT_FOR_DATABASE_SECONDS = 60.0
+KEPT_BACKBONES = 2  # stay loaded between updates
 
 
 def main() -> int:
@@ -63,9 +66,15 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
     """Put the loop and all below it together."""
     kill_point = KillPoint(settings.kill_at)
     weights = WeightStore(settings.weights_dir, kill_point)
-    stores = Stores(SampleQueue(database, kill_point), ModelRegistry(database), LineReader(database), weights)
+    stores = Stores(
+        SampleQueue(database, kill_point),
+        ModelRegistry(database),
+        LineReader(database),
+        weights,
+        FeatureStore(database),
+    )
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    loader = VersionLoader(stores.registry, weights, settings.builders, base_weights)
+    loader = VersionLoader(stores.registry, weights, settings.builders, base_weights, keep=KEPT_BACKBONES)
     updater = Updater(
         stores,
         loader,

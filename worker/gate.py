@@ -9,7 +9,8 @@ reverse; the candidate answers with all its labels.
   prove it (docs/decisions/0011);
 - *promoted*: b − c ≤ max(margin·n, √(b + c)) against live and against the anchor; with n < 30 against live only if
   c ≥ b. √(b + c) is the standard deviation of b − c when nothing changed: below some hundred samples the margin alone
-  is finer than the measurement (docs/decisions/0008);
+  is finer than the measurement (docs/decisions/0008). A head that is solved has no such lower bound: a single
+  label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012);
 - *inconclusive*: everything else.
 A class that live does not know is no part of n: it needs recall ≥ 1/C, C being the number of the candidate's classes.
 If only such classes were held out, n is 0 and nothing is known of what may have been lost, so it is held back.
@@ -72,6 +73,7 @@ class Question:
     alpha: float
     untrained: bool = False  # live was never taught
     unproven: bool = False  # no version of the line was ever judged on held-out samples
+    least_for_margin: int = LEAST_FOR_MARGIN  # held-out samples below which none may be lost
     fold: FoldEvidence | None = None
     names: Mapping[int, str] = field(default_factory=dict)
 
@@ -246,7 +248,7 @@ def _by_the_fold(q: Question) -> _Answer:
 
 
 def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled: Comparison) -> _Answer:
-    if overall.n < LEAST_FOR_MARGIN:
+    if overall.n < q.least_for_margin:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
     elif overall.loses_more_than(overall.floor(q.margin)):

@@ -16,6 +16,7 @@ LEARNED_FIRST = 10  # samples of a class that are learned before any of it is he
 class Side(StrEnum):
     LEARN = "learn"
     HOLDOUT = "holdout"
+    TEST = "test"  # neither taught nor judging
 
 
 class Incoming(Protocol):
@@ -39,8 +40,10 @@ def fraction(key: bytes, content_digest: str, purpose: str = "holdout") -> float
     return int.from_bytes(digest[:7], "big") // 8 / 2**53
 
 
-def split(incoming: Iterable[Incoming], *, key: bytes, share: float, learned: Mapping[int, int]) -> list[Side]:
-    """Decide the side of each, in order.
+def split(
+    incoming: Iterable[Incoming], *, key: bytes, share: float, learned: Mapping[int, int], test: float = 0.0
+) -> list[Side]:
+    """Decide the side of each, in order; `share` is held out to judge, `test` only reported on.
 
     A content seen before keeps its side, in an earlier claim or in this one. Of the others, each class's first
     `LEARNED_FIRST` are learned, counting what the line has `learned` (label id → samples) and what came earlier here;
@@ -53,8 +56,14 @@ def split(incoming: Iterable[Incoming], *, key: bytes, share: float, learned: Ma
         side = Side(one.side) if one.side is not None else seen.get(one.content_digest)
         if side is None:
             few = counts[one.label_id] < LEARNED_FIRST
-            side = Side.LEARN if few or fraction(key, one.content_digest) >= share else Side.HOLDOUT
+            side = Side.LEARN if few else _side(fraction(key, one.content_digest), share, test)
             counts[one.label_id] += side is Side.LEARN
         seen[one.content_digest] = side
         sides.append(side)
     return sides
+
+
+def _side(drawn: float, share: float, test: float) -> Side:
+    if drawn < share:
+        return Side.HOLDOUT
+    return Side.TEST if drawn < share + test else Side.LEARN

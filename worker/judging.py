@@ -3,6 +3,7 @@
 Called by the worker's update, before the gate looks at it.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.errors import Corrupt
+from app.loading import VersionLoader
 from app.log import get_logger
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
@@ -19,7 +21,6 @@ from worker.decoding import Content, Decoder
 from worker.gate import Judged
 from worker.learning.failure import LearningStopped
 from worker.learning.samples import Collate, chunks
-from worker.loader import VersionLoader
 from worker.material import Material
 
 log = get_logger(__name__)
@@ -36,7 +37,8 @@ def predict_labels(
     labels = network.spec.labels
     if not labels:
         return [None] * len(items)
-    network.to(device).eval()
+    if network.head.weight.device != device:
+        network = copy.deepcopy(network).to(device)  # its backbone may be shared, and others hold it where it is
     predicted: list[int | None] = []
     with torch.inference_mode():
         for some in chunks(range(len(items)), _BATCH):
@@ -130,7 +132,6 @@ class Judging:
 
         live_id = live.version_id
         scores = {candidate.version_id: complete({}, sample_ids, items, asking(lambda: candidate.network))}
-        candidate.network.to("cpu")
         scores[live_id] = complete(self._known(live_id, sample_ids), sample_ids, items, asking(lambda: live.network))
         of_anchor = scores.get(anchor_id)
         if of_anchor is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, in_body, read_json
@@ -19,9 +19,12 @@ from app.api.shown import shown_model
 from app.errors import AlreadyExists, InvalidNetwork, NotFound, UnknownModel
 from app.named_recipes import laid_over
 from app.networks.spec import NetworkSpec
-from app.recipe import NewModel, Recipe
+from app.recipe import FeaturesInput, ImageInput, Input, NetworkChoice, NewModel, Recipe, misfits
+from app.storage.tables import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_INPUT: TypeAdapter[ImageInput | FeaturesInput] = TypeAdapter(Input)
 
 SERVED_SECONDS = 5.0  # how long the answer to a creation waits until the model can be asked
 
@@ -64,11 +67,11 @@ def show(model: ModelPath, parts: Wired) -> ModelAnswer:
     **needs(Scope.ADMIN, **described(RecipeChange)),
 )
 async def change(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
-    """Change how the model learns from its next update on; fields left out stay as they are."""
+    """Change how the model learns from its next update on; fields left out stay, unless a recipe is named."""
     asked = await read_json(request, RecipeChange)
 
     def act() -> ModelAnswer:
-        recipe = _changed(parts.registry.model(model).recipe, asked.recipe)
+        recipe = _changed(parts.registry.model(model), asked.recipe)
         return shown_model(parts, parts.registry.change_recipe(model, recipe, caller.name))
 
     return await run_in_threadpool(act)
@@ -106,9 +109,15 @@ def _exists(parts: Parts, name: str) -> bool:
     return True
 
 
-def _changed(recipe: dict[str, Any], change: dict[str, Any]) -> Recipe:
+def _changed(model: Model, change: dict[str, Any]) -> Recipe:
+    """Lay the change over the model's recipe, or over the one it names; RequestValidationError if that is none."""
+    given = change if change.get("based_on") is not None else laid_over(model.recipe, change)
     try:
-        return Recipe.model_validate_json(json.dumps(laid_over(recipe, change)), strict=True)
+        recipe = Recipe.model_validate_json(json.dumps(given), strict=True)
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise RequestValidationError(in_body(found, Recipe, "recipe")) from None
+    wrong = misfits(recipe, _INPUT.validate_python(model.input), NetworkChoice.model_validate(model.network))
+    if wrong:
+        raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": one} for one in wrong])
+    return recipe

@@ -11,6 +11,7 @@ TEXT = r"^[^\x00-\x1f\x7f]+$"
 _NUMBER = 2**31 - 1
 
 ModelPath = Annotated[str, Path(pattern=MODEL_NAME, description="The model's name.", examples=["iris"])]
+FamilyPath = Annotated[str, Path(pattern=MODEL_NAME, description="The family's name.", examples=["animals"])]
 VersionPath = Annotated[int, Path(ge=1, le=_NUMBER, description="The version's number.", examples=[17])]
 SamplePath = Annotated[str, Path(pattern=UUID, description="The sample's id, from the answer that accepted it.")]
 PredictionPath = Annotated[str, Path(pattern=UUID, description="The `prediction_id` of an answer.")]

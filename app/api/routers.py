@@ -2,14 +2,17 @@
 
 from fastapi import APIRouter
 
-from app.api import events, health, learning, models, predict, samples, versions
+from app.api import events, families, health, learning, matrix, models, predict, recipes, samples, versions
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
     samples.router,
     models.router,
+    matrix.router,  # before the versions, whose number its address would be taken for
     versions.router,
+    families.router,
     learning.router,
+    recipes.router,
     events.router,
     health.router,
 )

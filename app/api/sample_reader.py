@@ -112,6 +112,7 @@ class SampleReader:
             source=sample.source or self._source,
             why=sample.why,
             prediction_id=sample.prediction_id,
+            split=sample.split,
         )
 
     def _content(self, item: Item) -> bytes:

@@ -31,7 +31,7 @@ from app.errors import InvalidItem, Overloaded
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
 from app.storage.receipts import Receipt
-from app.storage.tables import Model, SampleState
+from app.storage.tables import LedgerRole, Model, SampleState
 
 router = APIRouter(prefix="/v1/models/{model}/samples", tags=["samples"])
 
@@ -58,6 +58,7 @@ _OTHER_BODIES: dict[str, Any] = {
                 "id": {"type": "array", "items": {"type": "string"}},
                 "source": {"type": "string"},
                 "why": {"type": "string", "enum": ["audit", "uncertain", "complaint"]},
+                "split": {"type": "string", "enum": ["test"]},
             },
         }
     },
@@ -223,13 +224,14 @@ async def _take_group(taker: SampleTaker, group: list[tuple[int, bytes]]) -> Non
 
 async def _form_items(request: Request, tally: Tally) -> list[Item]:
     async with read_form(request) as form:
-        fields = text_fields(form, "label", "id", "source", "why")
+        fields = text_fields(form, "label", "id", "source", "why", "split")
         payloads = await file_payloads(form)
     count = len(payloads)
     if not count or len(fields["label"]) != count:
         detail = f"Expected as many `label` as `file` parts; got {len(fields['label'])} and {count}."
         raise InvalidItem("unpaired", detail)
-    for name, allowed in (("id", (0, count)), ("source", (0, 1, count)), ("why", (0, 1, count))):
+    for name in ("id", "source", "why", "split"):
+        allowed = (0, count) if name == "id" else (0, 1, count)
         if len(fields[name]) not in allowed:
             raise InvalidItem("unpaired", f"Expected none or {count} `{name}` parts; got {len(fields[name])}.")
     rows = [
@@ -255,6 +257,7 @@ def _receipt(one: Receipt) -> ReceiptAnswer:
         label=one.label,
         source=sample.source,
         why=sample.why,
+        split="test" if sample.side == LedgerRole.TEST else None,
         prediction_id=sample.prediction_id,
         version=one.version,
         reason=sample.reason,

@@ -1,10 +1,11 @@
 """How models and versions look on the wire; several routes show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.api.deps import Parts
 from app.api.schemas.models import ModelAnswer, QueueAnswer
-from app.api.schemas.versions import VersionAnswer
+from app.api.schemas.versions import PrequentialAnswer, TestAnswer, VersionAnswer
 from app.storage.tables import ArtifactKind, LabelState, Model, Version
 
 
@@ -13,7 +14,6 @@ def shown_model(parts: Parts, model: Model) -> ModelAnswer:
     live = parts.registry.live(model.id)
     labels = parts.registry.labels(model.id)
     depth = parts.receipts.depth(model.id)
-    accuracy = live.version.metrics.get("accuracy")
     return ModelAnswer(
         name=model.name,
         live=live.version.number,
@@ -21,12 +21,15 @@ def shown_model(parts: Parts, model: Model) -> ModelAnswer:
         labels=[label.name for label in labels if label.state == LabelState.ACTIVE],
         proposed_labels=[label.name for label in labels if label.state == LabelState.PROPOSED],
         queue=QueueAnswer(queued=depth.queued, oldest_seconds=depth.oldest_seconds),
-        accuracy=accuracy if isinstance(accuracy, int | float) else None,
+        accuracy=share_of(live.version.metrics),
+        test=test_of(live.version.metrics),
+        prequential=prequential_of(live.version.metrics),
         pinned=model.pinned,
         learning=not model.paused,
         input=model.input,
         network=model.network,
         recipe=model.recipe,
+        family=_family(parts, model),
         recipe_number=model.recipe_number,
         created_at=model.created_at,
     )
@@ -50,9 +53,13 @@ def shown_versions(parts: Parts, model: Model, versions: Sequence[Version]) -> l
                 id=version.id,
                 parent=None if parent is None else numbers[parent],
                 live=version.id == live,
+                delta=version.base_id is not None,
                 verdict=version.verdict,
                 reason=version.reason,
-                metrics=version.metrics,
+                accuracy=share_of(version.metrics),
+                test=test_of(version.metrics),
+                prequential=prequential_of(version.metrics),
+                metrics=_without_state(version.metrics),
                 counts={"learn": 0, "holdout": 0, **counts.get(version.id, {})},
                 digest=None if weights is None else f"sha256:{weights.sha256}",
                 files=version.files,
@@ -63,3 +70,35 @@ def shown_versions(parts: Parts, model: Model, versions: Sequence[Version]) -> l
             )
         )
     return answers
+
+
+def _family(parts: Parts, model: Model) -> str | None:
+    if model.family_id is None:
+        return None
+    return next(family.name for family, _ in parts.registry.families() if family.id == model.family_id)
+
+
+def _without_state(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without what the next update goes on from: it is no figure, and changes its form."""
+    prequential = metrics.get("prequential")
+    if not isinstance(prequential, dict):
+        return metrics
+    return {**metrics, "prequential": {name: value for name, value in prequential.items() if name != "state"}}
+
+
+def share_of(metrics: Mapping[str, Any]) -> float | None:
+    """The accuracy that was recorded beside `metrics`' other figures, where one was."""
+    accuracy = metrics.get("accuracy")
+    return accuracy if isinstance(accuracy, int | float) else None
+
+
+def test_of(metrics: Mapping[str, Any]) -> TestAnswer | None:
+    """What a version recorded of the test split."""
+    test = metrics.get("test")
+    return TestAnswer(accuracy=share_of(test), n=test.get("n", 0)) if isinstance(test, dict) else None
+
+
+def prequential_of(metrics: Mapping[str, Any]) -> PrequentialAnswer | None:
+    """What a version recorded of the line's answers to samples before it learned them."""
+    found = metrics.get("prequential")
+    return PrequentialAnswer.model_validate(found) if isinstance(found, dict) else None

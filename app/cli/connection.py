@@ -13,10 +13,19 @@ from app.errors import PerennialError, Unavailable
 
 
 class Refused(PerennialError):
-    """The server answered with a problem; the message is its `detail`."""
+    """The server answered with a problem; the message is its `detail`, `members` are all that the problem says."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        members: dict[str, Any] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         self.status = status
+        self.members = members or {}
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(detail)
 
 
@@ -57,20 +66,32 @@ class Connection:
                 "Start one with `perennial up`, or name another with --url or PERENNIAL_URL."
             ) from error
         if response.is_error:
-            raise Refused(response.status_code, _detail(response))
+            raise _refusal(response)
         try:
             return response.json() if response.content else None
         except ValueError as error:
             raise Refused(response.status_code, f"{self.url} answers, but not as a Perennial server does.") from error
 
 
-def _detail(response: httpx.Response) -> str:
-    """The problem's words; where there are none, the status."""
+def _refusal(response: httpx.Response) -> Refused:
+    """What an answer that is no success says, and when to try again."""
     try:
         problem = response.json()
     except ValueError:
         problem = {}
-    if isinstance(problem, dict) and problem.get("detail"):
+    members = problem if isinstance(problem, dict) else {}
+    wait = response.headers.get("Retry-After", "")
+    return Refused(
+        response.status_code,
+        _detail(response, members),
+        members=members,
+        retry_after_seconds=float(wait) if wait.isdecimal() else None,
+    )
+
+
+def _detail(response: httpx.Response, problem: dict[str, Any]) -> str:
+    """The problem's words; where there are none, the status."""
+    if problem.get("detail"):
         errors = problem.get("errors")
         if isinstance(errors, list) and errors and all(isinstance(error, dict) for error in errors):
             return "\n".join(f"{'.'.join(error.get('loc', []))}: {error.get('detail', '')}" for error in errors)

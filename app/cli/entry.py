@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from app.cli import local, processes, remote
+from app.cli.importing.command import import_set
 from app.cli.printing import say
 from app.errors import PerennialError
 
@@ -41,6 +42,7 @@ def options(
 processes.register(COMMANDS)
 local.register(COMMANDS)
 remote.register(COMMANDS)
+COMMANDS.command("import")(import_set)
 
 
 def main() -> None:

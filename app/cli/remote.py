@@ -1,4 +1,4 @@
-"""The commands that speak HTTP to a running server: models, predict, label, versions, rollback.
+"""The commands that speak HTTP to a running server: models, predict, label, versions, recipes, rollback.
 
 They read no settings and no database: an address and a key are all they need.
 """
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli import version_matrix
 from app.cli.connection import Connection
 from app.cli.printing import in_short, percent, say, table
 from app.errors import Invalid
@@ -32,6 +33,7 @@ def register(commands: typer.Typer) -> None:
     commands.command()(predict)
     commands.command()(label)
     commands.command()(versions)
+    commands.command()(recipes)
     commands.command()(rollback)
 
 
@@ -44,6 +46,8 @@ def create_model(
     architecture: Annotated[str, typer.Option(help="A network of the catalog or of your builders.")] = "",
     weights: Annotated[str | None, typer.Option(help="`imagenet`, or `sha256:…` of an added file.")] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", help="A class; repeat it. May be left out.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe; `perennial recipes` shows them.")] = None,
+    family: Annotated[str | None, typer.Option(help="The models with which it shares a backbone.")] = None,
     file: Annotated[Path | None, typer.Option(help="The whole request as JSON instead, recipe and all.")] = None,
     url: URL = HERE,
     key: Key = "",
@@ -59,6 +63,8 @@ def create_model(
             "input": {"kind": "features", "size": features} if image is None else image_input(image),
             "network": {"architecture": architecture, "weights": weights},
             "labels": labels or [],
+            "recipe": recipe,
+            "family": family,
         }
     with Connection(url, key) as server:
         model = server.post("/v1/models", body)
@@ -147,20 +153,37 @@ def label(
 
 
 def versions(
+    *,
     model: ModelOption = None,
     limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    matrix: Annotated[bool, typer.Option("--matrix", help="How each did on each class and in each span.")] = False,
+    span: Annotated[str, typer.Option("--slice", help="Of the matrix: `hour`, `day`, `week` or `month`.")] = "day",
     url: URL = HERE,
     key: Key = "",
 ) -> None:
     """Show the versions of a model, newest first, each with what the gate said."""
     with Connection(url, key) as server:
         name = _the_model(server, model)
+        if matrix:
+            version_matrix.show(server.get(f"/v1/models/{name}/versions/matrix", limit=limit, slice=span))
+            return
         found = server.get(f"/v1/models/{name}/versions", limit=limit)["versions"]
     rows = [
         (v["version"], "live" if v["live"] else "", v["parent"], v["verdict"], v["created_at"], v["reason"])
         for v in found
     ]
     table(["version", "", "parent", "verdict", "made", "reason"], rows)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One, spelled out in full; all in short when left out.")] = None,
+    url: URL = HERE,
+    key: Key = "",
+) -> None:
+    """Show the recipes that have names: what each is for, and what it says."""
+    with Connection(url, key) as server:
+        answer = server.get("/v1/recipes")
+    show_recipes(answer, name)
 
 
 def rollback(
@@ -212,6 +235,22 @@ def inputs_of(file: Path) -> list[dict[str, Any]]:
     if isinstance(content, list) and content and all(isinstance(row, list) for row in content):
         return [{"features": row} for row in content]
     raise Invalid(f"{str(file)!r} holds neither a list of numbers nor a list of such lists.")
+
+
+def show_recipes(answer: dict[str, Any], name: str | None) -> None:
+    """Print what each named recipe is for and what it sets; of one that is named, every part. Raises Invalid."""
+    known = {recipe["name"]: recipe for recipe in answer["recipes"]}
+    if name is not None and name not in known:
+        raise Invalid(f"There is no recipe named {name!r}; expected one of {', '.join(known)}.")
+    for recipe in known.values() if name is None else [known[name]]:
+        say(f"{recipe['name']}: {recipe['about']}")
+        parts = recipe["differs"] if name is None else recipe["recipe"]
+        if parts:
+            table(["part", "says"], [(part, _flat(value)) for part, value in parts.items()])
+        else:
+            say("It is what a recipe is that says nothing.\n")
+    if name is None:
+        say("All else is as in the default recipe; `perennial recipes NAME` spells one out.", quiet=True)
 
 
 def _the_model(server: Connection, name: str | None) -> str:

@@ -13,8 +13,10 @@ from app.errors import InvalidNetwork
 from app.networks.backbone import Backbone
 from app.networks.base_weights import BaseWeights, load_base
 from app.networks.head import Head
+from app.networks.linear import linear
 from app.networks.mlp import mlp
 from app.networks.network import Network
+from app.networks.projection import Projection
 from app.networks.small_cnn import small_cnn
 from app.networks.spec import NetworkSpec
 from app.networks.torchvision_classifier import NAMES, torchvision_classifier
@@ -23,6 +25,7 @@ from app.recipe import FeaturesInput, ImageInput
 
 CATALOG: dict[str, Callable[[NetworkSpec], Backbone]] = {
     "mlp": mlp,
+    "linear": linear,
     "small_cnn": small_cnn,
     **{name: torchvision_classifier(name) for name in NAMES},
 }
@@ -45,29 +48,36 @@ def build(spec: NetworkSpec, builders: Mapping[str, str], base_weights: BaseWeig
     "imagenet:<architecture>" when the spec names weights; without it that is an error. Torch's global random
     state is left as it was. Raises InvalidNetwork, and what `base_weights` raises.
     """
+    return with_head(spec, build_backbone(spec, builders, base_weights))
+
+
+def build_backbone(spec: NetworkSpec, builders: Mapping[str, str], base_weights: BaseWeights | None = None) -> Backbone:
+    """Make the backbone alone, as `build` does: the same for each spec of one architecture, input, weights and seed."""
     base = None
     if spec.weights is not None:
         if base_weights is None:
             raise InvalidNetwork(f"The weights {spec.weights!r} cannot be read here: nothing was given to read them.")
         source = f"imagenet:{spec.architecture}" if spec.weights == "imagenet" else spec.weights
         base = base_weights(source)
-    backbone = _backbone(spec, builders)
+    backbone = bare_backbone(spec, builders)
     if base is not None:
         load_base(backbone, base, str(spec.weights))
-    return _network(spec, backbone)
+    return backbone
 
 
 def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Network:
     """Make the network of a spec without reading base weights, for `load_weights` to fill with a version's own."""
-    return _network(spec, _backbone(spec, builders))
+    return with_head(spec, bare_backbone(spec, builders))
 
 
-def _network(spec: NetworkSpec, backbone: Backbone) -> Network:
+def with_head(spec: NetworkSpec, backbone: Backbone, projection: Projection | None = None) -> Network:
+    """Put a fresh head of the spec on a backbone, in eval mode."""
     head = Head(spec.projection or backbone.width, spec.labels, spec.seed)
-    return Network(spec, backbone.module, head, backbone.width).eval()
+    return Network(spec, backbone.module, head, backbone.width, projection).eval()
 
 
-def _backbone(spec: NetworkSpec, builders: Mapping[str, str]) -> Backbone:
+def bare_backbone(spec: NetworkSpec, builders: Mapping[str, str]) -> Backbone:
+    """Make the backbone without reading base weights."""
     if spec.architecture in builders:
         construct = user_network(builders[spec.architecture])
     elif spec.architecture in CATALOG:

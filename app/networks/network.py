@@ -15,16 +15,19 @@ class Network(nn.Module):
     """Maps (batch, channels, size, size) or (batch, size), float32, to (batch, labels).
 
     Column i scores `spec.labels[i]`. Labels stand in the order in which they came, never sorted by id or name:
-    nothing that comes later moves a column.
+    nothing that comes later moves a column. Who gives a `projection` shares one that was drawn before.
     """
 
-    def __init__(self, spec: NetworkSpec, backbone: nn.Module, head: Head, width: int) -> None:
+    def __init__(
+        self, spec: NetworkSpec, backbone: nn.Module, head: Head, width: int, projection: Projection | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         self.head = head
         self.width = width
-        self.projection = Projection(width, spec.projection, spec.seed) if spec.projection else nn.Identity()
+        drawn = projection or (Projection(width, spec.projection, spec.seed) if spec.projection else None)
+        self.projection = drawn or nn.Identity()
 
     @property
     def head_width(self) -> int:

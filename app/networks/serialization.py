@@ -5,7 +5,7 @@ Knows nothing of files; the weight store keeps the bytes and their digest.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import safetensors.torch
 import torch
@@ -16,6 +16,9 @@ from app.errors import Corrupt
 from app.networks.network import Network
 
 MAX_HEADER_BYTES = 1 << 20
+BACKBONE, HEAD = "backbone.", "head."
+"""What the names of a network's state begin with."""
+
 _WHAT = "A weight file"
 
 
@@ -45,9 +48,24 @@ def load_weights(network: Network, data: bytes) -> None:
 
     Keys, shapes and dtypes must be exactly the network's own, and every number finite.
     """
-    tensors = from_bytes(data)
+    load_tensors(network, from_bytes(data))
+
+
+def load_tensors(network: Network, tensors: Mapping[str, Tensor]) -> None:
+    """Put a whole state into the network, as `load_weights` does."""
     own = network.state_dict()
-    missing, foreign = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    require_fit(own, tensors)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def require_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optional: Collection[str] = ()) -> None:
+    """Raise Corrupt unless names, shapes and dtypes are those of `own` and every number is finite.
+
+    Names in `optional` may be missing.
+    """
+    missing, foreign = sorted(own.keys() - tensors.keys() - set(optional)), sorted(tensors.keys() - own.keys())
     if missing or foreign:
         raise Corrupt(_WHAT, f"it does not fit the network: missing {listed(missing)}, not expected {listed(foreign)}")
     for name, tensor in tensors.items():
@@ -59,17 +77,19 @@ def load_weights(network: Network, data: bytes) -> None:
             )
         if not torch.isfinite(tensor).all():
             raise Corrupt(_WHAT, f"{name} holds a number that is not finite")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
 
 
 def backbone_digest(network: Network) -> str:
     """Give the sha256 over the backbone's names, shapes, dtypes and values: equal if and only if features are."""
+    return tensors_digest(network.backbone.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Give the sha256 over names, shapes, dtypes and values."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.backbone.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -35,7 +35,10 @@ class Answer:
 
 
 class Predictor:
-    """A version's network in evaluation mode with all that its answers need. Safe to call from several threads."""
+    """A version's network with all that its answers need. Safe to call from several threads.
+
+    The network is in eval mode and on `device`, and its backbone may be shared with other versions.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Predictor:
         self.version_id = version_id
         self.version = version
         self.labels = tuple(labels)
-        self._network = network.to(device).eval().requires_grad_(False)
+        self._network = network
         self._preprocessor = preprocessor
         self._device = device
 
@@ -80,10 +83,13 @@ class Predictor:
             answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
         return answers
 
-    def warm_up(self) -> None:
-        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit."""
+    def warm_up(self, *, backbone_is_warm: bool = False) -> None:
+        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.
+
+        Over a backbone that is warm already, alone is enough.
+        """
         item = _golden_item(self.spec)
-        for count in (1, 8):
+        for count in (1,) if backbone_is_warm else (1, 8):
             logits = self._logits([item] * count)
             if logits.shape != (count, len(self.labels)):
                 raise Corrupt(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from app.errors import PerennialError
+from app.errors import MissingBase, PerennialError
 from app.log import get_logger
 from app.serving.live_model import LiveModel, LiveModels
 from app.serving.loader import PredictorLoader
@@ -194,9 +194,9 @@ class Refresher:
 
     def _fall_back(self, live: LiveModel, one: Assigned) -> None:
         """Serve the nearest ancestor that loads, published one epoch early so that the real one replaces it."""
-        ancestors = self._ancestors(one)
-        for version_id in ancestors:
-            predictor = self._try_ancestor(one, version_id)
+        broken: set[str] = set()  # bases that could not be read: what else stands on them need not be tried
+        for version_id in self._ancestors(one):
+            predictor = self._try_ancestor(one, version_id, broken)
             if predictor is not None:
                 why = f"{live.error} Serving version {predictor.version} meanwhile."
                 self._publish(live, predictor, one.epoch - 1, error=why)
@@ -208,10 +208,15 @@ class Refresher:
         except PerennialError:
             return []
 
-    def _try_ancestor(self, one: Assigned, version_id: str) -> Predictor | None:
+    def _try_ancestor(self, one: Assigned, version_id: str, broken: set[str]) -> Predictor | None:
         try:
-            return self._loader.load(one.model, self._registry.version_by_id(version_id))
+            version = self._registry.version_by_id(version_id)
+            if version.base_id in broken:
+                return None
+            return self._loader.load(one.model, version)
         except Exception as error:  # noqa: BLE001  # try the one before it
+            if isinstance(error, MissingBase):
+                broken.add(error.base_id)
             log.warning("ancestor not loaded", model=one.model.name, version=version_id, error=str(error))
             return None
 

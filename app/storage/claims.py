@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.networks.spec import NetworkSpec
 from app.storage.promotions import chunks
-from app.storage.revisions import erase
+from app.storage.revisions import erase_inputs
 from app.storage.tables import (
+    Lane,
     LedgerRole,
     Model,
     Revision,
@@ -21,6 +22,7 @@ from app.storage.tables import (
     RevisionState,
     Sample,
     SampleState,
+    UpdateKind,
     Verdict,
     Version,
 )
@@ -43,7 +45,7 @@ class ClaimedRevision:
 
 @dataclass(frozen=True)
 class Claim:
-    """What an update works on, and from where."""
+    """What an update works on, and from where. A slow update beside a fast lane claims no revisions."""
 
     update_id: int
     model: Model
@@ -51,6 +53,8 @@ class Claim:
     epoch: int
     revisions: tuple[ClaimedRevision, ...]
     worker: str
+    lane: Lane = Lane.SLOW
+    kind: UpdateKind = UpdateKind.LEARN
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,18 @@ class Outcome:
     metrics: dict[str, Any]
     weights: WeightFile
     learner_state: WeightFile | None = None
+    base_id: str | None = None  # the full version that `weights` are a delta of
     held_out: frozenset[int] = frozenset()  # ids of revisions on the holdout side
+    tests: frozenset[int] = frozenset()  # ids of revisions that are only reported on
+    logits: dict[str, bytes] = field(default_factory=dict)  # sample id → the candidate's logits, float32
     scores: dict[str, dict[str, int | None]] = field(default_factory=dict)  # version id → sample id → label id
     too_early: bool = False  # inconclusive for want of samples: nothing is set aside for that
+
+    def role(self, revision_id: int) -> LedgerRole:
+        """On which side of the split the revision is."""
+        if revision_id in self.tests:
+            return LedgerRole.TEST
+        return LedgerRole.HOLDOUT if revision_id in self.held_out else LedgerRole.LEARN
 
 
 def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revision]:
@@ -87,7 +100,7 @@ def newest_only(session: Session, revisions: Sequence[Revision]) -> list[Revisio
             elif revision.action == RevisionAction.REMOVE and not samples[revision.sample_id].in_line:
                 revision.state = RevisionState.SUPERSEDED
                 if samples[revision.sample_id].state == SampleState.WITHDRAWN:
-                    erase(session, [revision.sample_id])
+                    erase_inputs(session, [revision.sample_id])
         kept += [revision for revision in some if revision.state == RevisionState.QUEUED]
     session.flush()
     return kept

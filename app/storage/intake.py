@@ -46,6 +46,7 @@ class NewSample:
     source: str = "unknown"
     why: str | None = None
     prediction_id: str | None = None
+    split: str | None = None  # `test`: neither taught nor judging, only reported on
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Intake:
                 why=item.why,
                 prediction_id=item.prediction_id,
                 state=SampleState.QUEUED,
-                side=None,
+                side=LedgerRole.TEST if item.split == "test" else None,
                 in_line=False,
                 version_id=None,
                 reason=None,
@@ -199,7 +200,7 @@ class Intake:
             revision.state = RevisionState.LEARNED
             session.flush()
             live = last_promotion(session, model.id).version_id
-            session.add(LedgerEntry(version_id=live, revision_id=revision.id, role=LedgerRole.HOLDOUT))
+            session.add(LedgerEntry(version_id=live, revision_id=revision.id, role=sample.side or LedgerRole.HOLDOUT))
         elif sample.state != SampleState.CLAIMED:
             sample.state, sample.reason = SampleState.QUEUED, None
         session.flush()
@@ -314,7 +315,7 @@ def _waiting_count(model_id: int) -> Select[int]:
 
 
 def _request_digest(content_digest: str, item: NewSample) -> str:
-    words = "\0".join((content_digest, item.label, item.source, item.why or ""))
+    words = "\0".join((content_digest, item.label, item.source, item.why or "", *([item.split] if item.split else [])))
     return hashlib.sha256(words.encode()).hexdigest()
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from app.storage.database import Database, reads
+from app.storage.database import Database, literal, reads
 from app.storage.promotions import chunks
-from app.storage.tables import HoldoutScore, Model, Payload, Sample, SampleState
+from app.storage.tables import HoldoutScore, LedgerRole, Logits, Model, Payload, Sample, SampleState
 
 HOLDOUT_CAP = 2000
 
@@ -61,11 +61,44 @@ class LineReader:
         return [Stored(sample_id, *about) for sample_id, about in chosen.items()]
 
     @reads
-    def holdout(self, session: Session, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:
+    def uniform_memory(
+        self, session: Session, model: Model, capacity: int, exclude: Collection[str] = frozenset()
+    ) -> list[Stored]:
+        """The learned samples with the smallest keyed hash of all: a uniform sample of what was learned."""
+        query = (
+            select(func.min(Sample.id), Sample.label_id, Sample.content_digest)
+            .where(*_learned(model))
+            .group_by(Sample.memory_rank, Sample.label_id, Sample.content_digest)
+            .order_by(Sample.memory_rank)
+            .limit(capacity + len(exclude))
+        )
+        rows = session.execute(query).all()
+        return [Stored(*row) for row in rows if row[2] not in exclude][:capacity]
+
+    @reads
+    def learned(self, session: Session, model: Model) -> list[Stored]:
+        """Every learned sample of the line in the order of arrival, byte-identical ones too."""
+        query = select(Sample.id, Sample.label_id, Sample.content_digest).where(*_learned(model)).order_by(Sample.id)
+        return [Stored(*row) for row in session.execute(query).all()]
+
+    def holdout(self, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:
         """The newest `cap` held-out samples of the line; byte-identical ones count once."""
+        return self._apart(model, LedgerRole.HOLDOUT, cap)
+
+    def test_split(self, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:
+        """The newest `cap` samples of the line that are only reported on; byte-identical ones count once."""
+        return self._apart(model, LedgerRole.TEST, cap)
+
+    @reads
+    def _apart(self, session: Session, model: Model, side: LedgerRole, cap: int) -> list[Stored]:
         query = (
             select(func.max(Sample.id), Sample.content_digest)
-            .where(Sample.model_id == model.id, Sample.in_line, Sample.state == SampleState.HELD_OUT)
+            .where(
+                Sample.model_id == model.id,
+                Sample.in_line,
+                Sample.state == SampleState.HELD_OUT,
+                Sample.side == literal(side),
+            )
             .group_by(Sample.content_digest)
             .order_by(func.max(Sample.id).desc())
             .limit(cap)
@@ -100,6 +133,19 @@ class LineReader:
                 HoldoutScore.version_id == version_id, HoldoutScore.sample_id.in_(ids)
             )
             found.update(dict(session.execute(query).all()))
+        return found
+
+    @reads
+    def logits(
+        self, session: Session, sample_ids: Collection[str], line: Collection[str]
+    ) -> dict[str, tuple[list[int], bytes]]:
+        """What versions of the `line` said of samples when they had just learned them: label ids and logits."""
+        ancestors = set(line)
+        found: dict[str, tuple[list[int], bytes]] = {}
+        for ids in chunks(sample_ids):
+            for row in session.scalars(select(Logits).where(Logits.sample_id.in_(ids))):
+                if row.version_id in ancestors:
+                    found[row.sample_id] = (list(row.labels), row.values)
         return found
 
     def _learned_counts(self, session: Session, model: Model) -> dict[int, int]:

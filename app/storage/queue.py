@@ -11,8 +11,7 @@ from sqlalchemy import Select, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import LeaseLost, StaleParent
-from app.recipe import Recipe
-from app.storage.claims import Claim, Outcome, describe, newest_only
+from app.storage.claims import Claim, ClaimedRevision, Outcome, describe, newest_only
 from app.storage.database import Database, literal, now, reads, writes
 from app.storage.killpoint import KillPoint
 from app.storage.leases import end_update, expire_updates, rows_changed
@@ -20,7 +19,6 @@ from app.storage.promotions import append_promotion, chunks, last_promotion, loc
 from app.storage.tables import (
     Lane,
     LedgerEntry,
-    LedgerRole,
     Model,
     Revision,
     RevisionAction,
@@ -33,6 +31,7 @@ from app.storage.tables import (
     Verdict,
     Version,
 )
+from app.storage.triggers import Due, due_updates
 from app.storage.verdicts import insert_version, judge_revisions
 
 PATIENCE = 8  # every so many claims the order is reversed, so that what failed before is not starved
@@ -46,37 +45,9 @@ class SampleQueue:
         self._kill_point = kill_point or KillPoint()
 
     @reads
-    def due(self, session: Session) -> list[int]:
-        """Ids of the models whose trigger fires and that no update with a valid lease works on."""
-        at = now(session)
-        fresh = {
-            model_id: (count, oldest)
-            for model_id, count, oldest in session.execute(
-                select(Revision.model_id, func.count(), func.min(Revision.created_at))
-                .where(
-                    Revision.state == literal(RevisionState.QUEUED),
-                    Revision.judgements == 0,
-                    or_(Revision.not_before.is_(None), Revision.not_before <= at),
-                )
-                .group_by(Revision.model_id)
-            )
-        }
-        busy = set(
-            session.scalars(
-                select(Update.model_id).where(Update.state == literal(UpdateState.RUNNING), Update.lease_until >= at)
-            )
-        )
-        due = []
-        for model in session.scalars(select(Model).where(Model.pinned.is_(False)).order_by(Model.id)):
-            if model.id in busy:
-                continue
-            count, oldest = fresh.get(model.id, (0, at))
-            trigger = Recipe.model_validate(model.recipe).trigger
-            waited = (at - oldest).total_seconds()
-            fires = count >= trigger.samples or (count > 0 and waited >= trigger.seconds)
-            if model.run_requested or (fires and not model.paused):
-                due.append(model.id)
-        return due
+    def due(self, session: Session) -> list[Due]:
+        """Updates that should start now, and that no update with a valid lease keeps from it."""
+        return due_updates(session, now(session))
 
     @writes
     def claim(
@@ -86,31 +57,14 @@ class SampleQueue:
         model = lock_model(session, model_id)
         at = now(session)
         expire_updates(session, at, model_id)
-        running = select(Update.id).where(
-            Update.model_id == model_id, Update.lane == lane, Update.state == literal(UpdateState.RUNNING)
-        )
-        if model.pinned or session.scalar(running) is not None:
+        if model.pinned or _runs(session, model_id, lane):
             return None
         revisions = self._next(session, model, limit, at)
         model.run_requested = False
         revisions = newest_only(session, revisions)
         if not revisions:
             return None
-        last = last_promotion(session, model_id)
-        begun = Update(
-            model_id=model_id,
-            kind=UpdateKind.LEARN,
-            lane=lane,
-            state=UpdateState.RUNNING,
-            worker=worker,
-            parent_id=last.version_id,
-            epoch=last.epoch,
-            revisions=len(revisions),
-            lease_until=at + timedelta(seconds=lease_seconds),
-            started_at=at,
-        )
-        session.add(begun)
-        session.flush()
+        begun = _begun(session, model_id, UpdateKind.LEARN, lane, worker, len(revisions), at, lease_seconds)
         for revision in revisions:
             revision.state, revision.update_id = RevisionState.CLAIMED, begun.id
         for ids in chunks([revision.sample_id for revision in revisions]):
@@ -120,8 +74,31 @@ class SampleQueue:
                 .values(state=SampleState.CLAIMED, updated_at=at)
             )
         session.flush()
-        parent = session.get_one(Version, last.version_id)
-        return Claim(begun.id, model, parent, last.epoch, describe(session, model_id, revisions), worker)
+        return _claim(session, model, begun, describe(session, model_id, revisions))
+
+    @writes
+    def begin(self, session: Session, model_id: int, *, worker: str, lease_seconds: float) -> Claim | None:
+        """T1 of a slow update that claims nothing; None when one runs or the model is pinned."""
+        model = lock_model(session, model_id)
+        at = now(session)
+        expire_updates(session, at, model_id)
+        if model.pinned or _runs(session, model_id, Lane.SLOW):
+            return None
+        model.slow_requested = False
+        begun = _begun(session, model_id, UpdateKind.REFINE, Lane.SLOW, worker, 0, at, lease_seconds)
+        session.flush()
+        return _claim(session, model, begun, ())
+
+    @writes
+    def hold(self, session: Session, claim: Claim, lease_seconds: float) -> int | None:
+        """Keep the fast lane of the claim's model still; the answer lets it go by `release`. None while it works."""
+        lock_model(session, claim.model.id)
+        at = now(session)
+        expire_updates(session, at, claim.model.id)
+        if _runs(session, claim.model.id, Lane.FAST):
+            return None
+        held = _begun(session, claim.model.id, UpdateKind.HOLD, Lane.FAST, claim.worker, 0, at, lease_seconds)
+        return held.id
 
     @writes
     def heartbeat(self, session: Session, update_id: int, lease_seconds: float) -> None:
@@ -173,17 +150,14 @@ class SampleQueue:
         }
         if revisions.keys() != {revision.id for revision in claim.revisions}:
             raise LeaseLost(claim.update_id)
-        session.execute(
-            insert(LedgerEntry),
-            [
-                {
-                    "version_id": version.id,
-                    "revision_id": revision_id,
-                    "role": LedgerRole.HOLDOUT if revision_id in outcome.held_out else LedgerRole.LEARN,
-                }
-                for revision_id in revisions
-            ],
-        )
+        if revisions:
+            session.execute(
+                insert(LedgerEntry),
+                [
+                    {"version_id": version.id, "revision_id": revision_id, "role": outcome.role(revision_id)}
+                    for revision_id in revisions
+                ],
+            )
         if outcome.verdict == Verdict.PROMOTED:
             append_promotion(
                 session,
@@ -261,6 +235,48 @@ class SampleQueue:
             return []
         alike = ready.where(Revision.attempts == first.attempts).limit(ceil(limit / 2**first.attempts))
         return list(session.scalars(alike.with_for_update(skip_locked=True)))
+
+
+def _runs(session: Session, model_id: int, lane: Lane) -> bool:
+    running = select(Update.id).where(
+        Update.model_id == model_id, Update.lane == lane, Update.state == literal(UpdateState.RUNNING)
+    )
+    return session.scalar(running) is not None
+
+
+def _begun(
+    session: Session,
+    model_id: int,
+    kind: UpdateKind,
+    lane: Lane,
+    worker: str,
+    revisions: int,
+    at: datetime,
+    lease_seconds: float,
+) -> Update:
+    last = last_promotion(session, model_id)
+    begun = Update(
+        model_id=model_id,
+        kind=kind,
+        lane=lane,
+        state=UpdateState.RUNNING,
+        worker=worker,
+        parent_id=last.version_id,
+        epoch=last.epoch,
+        revisions=revisions,
+        lease_until=at + timedelta(seconds=lease_seconds),
+        started_at=at,
+    )
+    session.add(begun)
+    session.flush()
+    return begun
+
+
+def _claim(session: Session, model: Model, begun: Update, revisions: tuple[ClaimedRevision, ...]) -> Claim:
+    parent = session.get_one(Version, begun.parent_id)
+    return Claim(
+        begun.id, model, parent, begun.epoch, revisions, begun.worker, Lane(begun.lane), UpdateKind(begun.kind)
+    )
 
 
 def _any(session: Session, revisions: Select[Revision]) -> bool:

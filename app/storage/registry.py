@@ -16,6 +16,7 @@ from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, Unk
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 from app.storage.database import Database, now, reads, writes
+from app.storage.families import join, members
 from app.storage.moves import Moved, move_live
 from app.storage.promotions import (
     ancestry,
@@ -31,9 +32,11 @@ from app.storage.tables import (
     Artifact,
     ArtifactKind,
     Assignment,
+    Family,
     FileState,
     Label,
     LabelState,
+    Lane,
     LedgerEntry,
     Model,
     Promotion,
@@ -88,6 +91,7 @@ class ModelRegistry:
     @writes
     def _create(self, session: Session, new: NewModel, actor: str) -> Live:
         at = now(session)
+        family_id, base_id = join(session, new, at)
         model = Model(
             name=new.name,
             input=new.input.model_dump(),
@@ -98,6 +102,8 @@ class ModelRegistry:
             pinned=False,
             paused=False,
             run_requested=False,
+            slow_requested=False,
+            family_id=family_id,
             created_at=at,
         )
         session.add(model)
@@ -115,6 +121,7 @@ class ModelRegistry:
             id=str(uuid7()),
             model_id=model.id,
             number=1,
+            base_id=base_id,
             spec=spec.to_json(),
             recipe=model.recipe,
             recipe_number=1,
@@ -242,6 +249,21 @@ class ModelRegistry:
         rows = session.scalars(select(Artifact).where(Artifact.version_id == version_id))
         return {ArtifactKind(row.kind): row for row in rows}
 
+    @reads
+    def nearest(self, session: Session, version_id: str, kind: ArtifactKind) -> Version | None:
+        """The newest of the version and its ancestors that has such an artifact."""
+        for ids in chunks(ancestry(session, version_id)):
+            found = session.scalars(
+                select(Version)
+                .join(Artifact, Artifact.version_id == Version.id)
+                .where(Version.id.in_(ids), Artifact.kind == kind)
+                .order_by(Version.number.desc())
+                .limit(1)
+            ).one_or_none()
+            if found is not None:
+                return found
+        return None
+
     @writes
     def promote(self, session: Session, name: str, number: int, *, force: bool, reason: str, actor: str) -> Moved:
         """Make a version live by hand. One the gate did not vouch for, or a pinned model, needs `force`."""
@@ -348,12 +370,24 @@ class ModelRegistry:
         return model
 
     @writes
-    def request_run(self, session: Session, name: str, *, reason: str, actor: str) -> Model:
-        """Ask for an update now, whatever the trigger says; a paused model learns this once."""
+    def request_run(self, session: Session, name: str, *, reason: str, actor: str, slow: bool = False) -> Model:
+        """Ask for an update now, whatever the trigger says; a paused model learns this once.
+
+        `slow` asks for one that claims nothing and learns again what the line holds.
+        """
         model = _model(session, name)
-        session.execute(update(Model).where(Model.id == model.id).values(run_requested=True))
-        record(session, model_id=model.id, kind="learning.requested", actor=actor, reason=reason, at=now(session))
+        wish = {"slow_requested": True} if slow else {"run_requested": True}
+        session.execute(update(Model).where(Model.id == model.id).values(**wish))
+        detail = {"lane": Lane.SLOW.value} if slow else {}
+        at = now(session)
+        record(session, model_id=model.id, kind="learning.requested", actor=actor, reason=reason, at=at, detail=detail)
         return model
+
+    @reads
+    def families(self, session: Session) -> list[tuple[Family, list[Model]]]:
+        """Every family with its members."""
+        found = session.scalars(select(Family).order_by(Family.name)).all()
+        return [(family, members(session, family.id)) for family in found]
 
 
 def _model(session: Session, name: str) -> Model:

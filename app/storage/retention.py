@@ -1,7 +1,12 @@
-"""Which versions keep their files: rows stay for ever, files go when nothing can need them any more."""
+"""Which versions keep their files: rows stay for ever, files go when nothing can need them any more.
+
+Called by the worker's loop now and then. What it asks of the database grows with the files there are, not with the
+versions there ever were.
+"""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
@@ -9,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.log import get_logger
 from app.storage.database import Database, literal, now, reads, writes
-from app.storage.promotions import last_promotion, lock_model
+from app.storage.promotions import chunks, last_promotion, lock_model
 from app.storage.tables import (
     Artifact,
     ArtifactKind,
@@ -28,6 +33,20 @@ log = get_logger(__name__)
 RECENT = 200  # versions of the last hour
 LEARNER_STATES = 10  # newest versions that keep what the learner needs to go on from them
 ORPHAN_SECONDS = 86_400.0
+SWEEP_SECONDS = 3600.0  # between two looks for files that no row names
+
+_LOADABLE = (FileState.PRESENT, FileState.NONE)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A version that has files, or stands on those of a base, as far as it matters here."""
+
+    id: str
+    base_id: str | None
+    files: str
+    kept: bool
+    created_at: datetime
 
 
 class Retention:
@@ -36,18 +55,24 @@ class Retention:
     def __init__(self, database: Database, weights: WeightStore) -> None:
         self._database = database
         self._weights = weights
+        self._swept: float | None = None  # by the monotonic clock
 
     def collect(self) -> int:
         """Delete what no rule keeps; how many versions lost their files."""
         count = 0
         for model_id in self._models():
-            for version_id in self._mark(model_id):
-                self._weights.delete(version_id)
-                self._done(version_id)
-                count += 1
+            gone = self._mark(model_id)
+            for some in chunks(gone):
+                for version_id in some:
+                    self._weights.delete(version_id)
+                self._done(some)
             for version_id in self._stale_states(model_id):
                 self._weights.delete_artifact(version_id, ArtifactKind.LEARNER_STATE)
-        self._weights.sweep(ORPHAN_SECONDS, time.time(), self._known())
+            count += len(gone)
+        at = time.monotonic()
+        if self._swept is None or at - self._swept > SWEEP_SECONDS:
+            self._weights.sweep(ORPHAN_SECONDS, time.time(), self._known())
+            self._swept = at
         if count:
             log.info("let go of weight files", versions=count)
         return count
@@ -64,41 +89,52 @@ class Retention:
     def _mark(self, session: Session, model_id: int) -> list[str]:
         """Under the line's lock, so that no rollback can choose a version that is about to go."""
         lock_model(session, model_id)
-        versions = session.scalars(
-            select(Version)
-            .where(Version.model_id == model_id, Version.files.in_((FileState.PRESENT, FileState.DELETING)))
+        rows = session.execute(
+            select(Version.id, Version.base_id, Version.files, Version.kept, Version.created_at)
+            .where(Version.files.in_((*_LOADABLE, FileState.DELETING)), Version.model_id == model_id)
+            .where((Version.files != FileState.NONE) | Version.base_id.is_not(None))
             .order_by(Version.number.desc())
-        ).all()
-        needed = _needed(session, model_id, versions)
-        kept = scheduled(versions, now(session)) | needed
-        gone = [version for version in versions if version.files == FileState.DELETING or version.id not in kept]
-        for version in gone:
-            version.files = FileState.DELETING
-        return [version.id for version in gone]
+        )
+        versions = [Stored(*row) for row in rows]
+        kept = scheduled(versions, now(session)) | _needed(session, model_id, versions)
+        kept |= _bases(session, model_id, versions, kept)
+        gone = [version.id for version in versions if version.files == FileState.DELETING or version.id not in kept]
+        for some in chunks(gone):
+            session.execute(update(Version).where(Version.id.in_(some)).values(files=FileState.DELETING))
+        return gone
 
     @writes
-    def _done(self, session: Session, version_id: str) -> None:
-        session.execute(update(Version).where(Version.id == version_id).values(files=FileState.DELETED))
-        session.execute(delete(HoldoutScore).where(HoldoutScore.version_id == version_id))  # it is never asked again
+    def _done(self, session: Session, version_ids: Sequence[str]) -> None:
+        session.execute(update(Version).where(Version.id.in_(version_ids)).values(files=FileState.DELETED))
+        # What they said of held-out samples is never asked again.
+        session.execute(delete(HoldoutScore).where(HoldoutScore.version_id.in_(version_ids)))
+        session.execute(
+            delete(Artifact).where(Artifact.version_id.in_(version_ids), Artifact.kind == ArtifactKind.LEARNER_STATE)
+        )
 
     @writes
     def _stale_states(self, session: Session, model_id: int) -> list[str]:
         last = last_promotion(session, model_id)
         keep = {last.version_id, last.falls_back_to}  # a rollback takes the learner's state back too
-        rows = session.scalars(
-            select(Artifact)
-            .join(Version, Version.id == Artifact.version_id)
-            .where(Version.model_id == model_id, Artifact.kind == ArtifactKind.LEARNER_STATE)
+        ids = session.scalars(
+            select(Version.id)
+            .join(Artifact, Artifact.version_id == Version.id)
+            .where(
+                Version.files == FileState.PRESENT,
+                Version.model_id == model_id,
+                Artifact.kind == ArtifactKind.LEARNER_STATE,
+            )
             .order_by(Version.number.desc())
         ).all()
-        stale = [row.version_id for row in rows[LEARNER_STATES:] if row.version_id not in keep]
-        session.execute(
-            delete(Artifact).where(Artifact.version_id.in_(stale), Artifact.kind == ArtifactKind.LEARNER_STATE)
-        )
+        stale = [version_id for version_id in ids[LEARNER_STATES:] if version_id not in keep]
+        for some in chunks(stale):
+            session.execute(
+                delete(Artifact).where(Artifact.version_id.in_(some), Artifact.kind == ArtifactKind.LEARNER_STATE)
+            )
         return stale
 
 
-def scheduled(versions: Sequence[Version], at: datetime) -> set[str]:
+def scheduled(versions: Sequence[Stored], at: datetime) -> set[str]:
     """Every version of the last hour (at most 200), one an hour for a day, one a day after that; newest first in."""
     kept: set[str] = set()
     seen: set[tuple[str, str]] = set()
@@ -122,26 +158,30 @@ def scheduled(versions: Sequence[Version], at: datetime) -> set[str]:
     return kept
 
 
-def _needed(session: Session, model_id: int, versions: Sequence[Version]) -> set[str]:
-    """Live, what it falls back to, their anchors, bases, parents of running updates, kept by hand, what servers use."""
+def _needed(session: Session, model_id: int, versions: Iterable[Stored]) -> set[str]:
+    """Live, what it falls back to, their anchors, parents of running updates, kept by hand, what servers use."""
     last = last_promotion(session, model_id)
-    needed: set[str | None] = {last.version_id, last.falls_back_to}
-    for version_id in [last.version_id, last.falls_back_to]:
-        version = None if version_id is None else session.get(Version, version_id)
-        needed.add(None if version is None else version.metrics.get("anchor"))
-    needed.update(version.id for version in versions if version.kept)
-    needed.update(
-        session.scalars(
-            select(Update.parent_id).where(Update.model_id == model_id, Update.state == literal(UpdateState.RUNNING))
-        )
-    )
+    needed = _ids([last.version_id, last.falls_back_to])
+    for metrics in session.scalars(select(Version.metrics).where(Version.id.in_(needed))).all():
+        needed |= _ids([metrics.get("anchor")])
+    needed |= {version.id for version in versions if version.kept}
+    # Whichever model's: one family's update learns from the lines of all its members.
+    needed |= set(session.scalars(select(Update.parent_id).where(Update.state == literal(UpdateState.RUNNING))))
     for serving in session.scalars(select(Serving).where(Serving.model_id == model_id)):
-        needed.add(serving.version_id)
-        needed.update(_ids(serving.warm))
-    found = {version_id for version_id in needed if version_id is not None}
-    found.update(version.base_id for version in versions if version.id in found and version.base_id)
-    return found
+        needed |= _ids([serving.version_id, *serving.warm])
+    return needed
 
 
-def _ids(values: Collection[object]) -> set[str]:
+def _bases(session: Session, model_id: int, versions: Iterable[Stored], kept: Collection[str]) -> set[str]:
+    """The versions without which deltas that stay, of this model or of another, could not be loaded."""
+    own = {version.base_id for version in versions if version.base_id is not None and version.id in kept}
+    others = session.scalars(
+        select(Version.base_id)
+        .where(Version.files.in_(_LOADABLE), Version.model_id != model_id, Version.base_id.is_not(None))
+        .distinct()
+    )
+    return own | _ids(others)
+
+
+def _ids(values: Iterable[object]) -> set[str]:
     return {value for value in values if isinstance(value, str)}

@@ -9,8 +9,10 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app.storage.features import forget
 from app.storage.tables import (
     LedgerRole,
+    Logits,
     Payload,
     Revision,
     RevisionAction,
@@ -66,7 +68,7 @@ def withdraw_sample(
     if not pending:
         sample.in_line = False
         if erase:
-            session.execute(delete(Payload).where(Payload.sample_id == sample.id))
+            erase_inputs(session, [sample.id])
 
 
 def quarantine_sample(session: Session, sample: Sample, reason: str, actor: str, at: datetime) -> None:
@@ -74,5 +76,8 @@ def quarantine_sample(session: Session, sample: Sample, reason: str, actor: str,
     sample.state, sample.reason, sample.updated_at = SampleState.QUARANTINED, reason, at
 
 
-def erase(session: Session, sample_ids: Collection[str]) -> None:
+def erase_inputs(session: Session, sample_ids: Collection[str]) -> None:
+    """Delete the samples' inputs and all that was computed from them."""
     session.execute(delete(Payload).where(Payload.sample_id.in_(sample_ids)))
+    session.execute(delete(Logits).where(Logits.sample_id.in_(sample_ids)))
+    forget(session, sample_ids)

@@ -148,8 +148,8 @@ def _settle(
     if newest.id in taught:
         sample.in_line = not removed
         if not removed:  # one taken out keeps the state and the reason its owner gave it
-            held_out = taught[newest.id].role == LedgerRole.HOLDOUT
-            sample.state = SampleState.HELD_OUT if held_out else SampleState.LEARNED
+            learned = taught[newest.id].role == LedgerRole.LEARN
+            sample.state = SampleState.LEARNED if learned else SampleState.HELD_OUT
             sample.reason = None
         return
     if held and newest.state in (RevisionState.LEARNED, RevisionState.ABANDONED, RevisionState.SUPERSEDED):

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -81,7 +82,9 @@ class LabelState(StrEnum):
 
 
 class UpdateKind(StrEnum):
-    LEARN = "learn"
+    LEARN = "learn"  # claims revisions
+    REFINE = "refine"  # claims none: learns again what the line holds
+    HOLD = "hold"  # keeps a lane still while the other publishes
 
 
 class Lane(StrEnum):
@@ -123,8 +126,11 @@ class ArtifactKind(StrEnum):
 
 
 class LedgerRole(StrEnum):
+    """On which side of the split a sample is: taught, judging, or only reported on."""
+
     LEARN = "learn"
     HOLDOUT = "holdout"
+    TEST = "test"
 
 
 class AssignmentRole(StrEnum):
@@ -143,6 +149,17 @@ class Base(DeclarativeBase):
     }
 
 
+class Family(Base):
+    """Models that share one backbone."""
+
+    __tablename__ = "families"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    created_at: Mapped[datetime]
+
+
 class Model(Base):
     """A named thing that is served and taught. Its row is the lock of its line."""
 
@@ -159,6 +176,8 @@ class Model(Base):
     pinned: Mapped[bool] = mapped_column(default=False)
     paused: Mapped[bool] = mapped_column(default=False)
     run_requested: Mapped[bool] = mapped_column(default=False)
+    slow_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    family_id: Mapped[int | None] = mapped_column(ForeignKey("families.id", name="fk_models_family"))
     created_at: Mapped[datetime]
 
 
@@ -200,7 +219,7 @@ class Sample(Base):
     state: Mapped[str] = mapped_column(String(16))
     side: Mapped[str | None] = mapped_column(
         String(8)
-    )  # learn or holdout, once it was split; a content never changes sides
+    )  # a ledger role, once it was split (`test` may be asked for); a content never changes sides
     in_line: Mapped[bool] = mapped_column(default=False)  # learned or held out by the live version or an ancestor
     version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))  # learned or held out in
     reason: Mapped[str | None] = mapped_column(Text)
@@ -301,7 +320,10 @@ class Version(Base):
     """Immutable: what an update made, and how it was judged."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("model_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_files", "files", "model_id"),  # few have files, however many there are
+    )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
@@ -456,3 +478,25 @@ class HoldoutScore(Base):
     version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), primary_key=True)
     sample_id: Mapped[str] = mapped_column(ForeignKey("samples.id", ondelete="CASCADE"), primary_key=True)
     label_id: Mapped[int | None]  # predicted; None where the version knows no class
+
+
+class Features(Base):
+    """What a backbone made of a content: kept, so that it is made once. Can always be made again."""
+
+    __tablename__ = "features"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    backbone: Mapped[str] = mapped_column(String(64), primary_key=True)  # digest of the backbone that made them
+    content_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    values: Mapped[bytes]  # float32, little-endian
+
+
+class Logits(Base):
+    """What a version said of a learned sample when it had just learned it, to be matched while it is rehearsed."""
+
+    __tablename__ = "logits"
+
+    sample_id: Mapped[str] = mapped_column(ForeignKey("samples.id", ondelete="CASCADE"), primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    labels: Mapped[list[Any]]  # label ids in the order of the values
+    values: Mapped[bytes]  # float32, little-endian

@@ -6,17 +6,18 @@ Steps inside the queue's commit (T3).
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.storage.claims import Claim, Outcome
 from app.storage.promotions import chunks
-from app.storage.revisions import erase
+from app.storage.revisions import erase_inputs
 from app.storage.tables import (
     Artifact,
     FileState,
     HoldoutScore,
     LedgerRole,
+    Logits,
     Model,
     Revision,
     RevisionAction,
@@ -37,6 +38,7 @@ def insert_version(session: Session, model: Model, claim: Claim, outcome: Outcom
         model_id=model.id,
         number=number + 1,
         parent_id=claim.parent.id,
+        base_id=outcome.base_id,
         update_id=claim.update_id,
         spec=outcome.spec.to_json(),
         recipe=claim.model.recipe,
@@ -55,6 +57,20 @@ def insert_version(session: Session, model: Model, claim: Claim, outcome: Outcom
             session.add(Artifact(version_id=version.id, kind=file.kind, sha256=file.sha256, nbytes=file.nbytes))
     for version_id, scores in outcome.scores.items():
         _keep_scores(session, version_id, scores)
+    for ids in chunks(outcome.logits):
+        session.execute(delete(Logits).where(Logits.sample_id.in_(ids)))
+        session.execute(
+            insert(Logits),
+            [
+                {
+                    "sample_id": sample_id,
+                    "version_id": version.id,
+                    "labels": list(outcome.spec.labels),
+                    "values": outcome.logits[sample_id],
+                }
+                for sample_id in ids
+            ],
+        )
     return version
 
 
@@ -97,9 +113,7 @@ def judge_revisions(
             revision.update_id = None
             sample.updated_at = at
             if outcome.verdict == Verdict.PROMOTED:
-                _learned(
-                    session, revision, sample, version, held_out=revision.id in outcome.held_out, overtaken=overtaken
-                )
+                _learned(session, revision, sample, version, role=outcome.role(revision.id), overtaken=overtaken)
             elif outcome.verdict == Verdict.REJECTED:
                 revision.refusals += 1
                 _set_aside(revision, sample, f"refused with version {version.number}: {outcome.reason}", overtaken)
@@ -122,19 +136,19 @@ def judge_revisions(
 
 
 def _learned(
-    session: Session, revision: Revision, sample: Sample, version: Version, *, held_out: bool, overtaken: bool
+    session: Session, revision: Revision, sample: Sample, version: Version, *, role: LedgerRole, overtaken: bool
 ) -> None:
     revision.state, revision.last_error = RevisionState.LEARNED, None
     sample.version_id = version.id
     if revision.action == RevisionAction.REMOVE:
         sample.in_line = False
         if sample.state == SampleState.WITHDRAWN:
-            erase(session, [sample.id])
+            erase_inputs(session, [sample.id])
         return
-    sample.side = LedgerRole.HOLDOUT if held_out else LedgerRole.LEARN
+    sample.side = role
     sample.in_line = True
     if not overtaken:
-        sample.state = SampleState.HELD_OUT if held_out else SampleState.LEARNED
+        sample.state = SampleState.LEARNED if role == LedgerRole.LEARN else SampleState.HELD_OUT
         sample.reason = None
     elif sample.state == SampleState.CLAIMED:
         sample.state = SampleState.QUEUED  # its correction waits

@@ -23,6 +23,8 @@ LARGE = ImageInput(size=96, channels=3)
 CASES = [
     ("mlp", FeaturesInput(size=1)),
     ("mlp", FeaturesInput(size=50)),
+    ("linear", FeaturesInput(size=1)),
+    ("linear", FeaturesInput(size=50)),
     *[("small_cnn", ImageInput(size=size, channels=1)) for size in (4, 8, 24, 28)],
     *[("small_cnn", ImageInput(size=size, channels=3)) for size in (32, 36, 64, 80)],
     *[(name, COLOUR) for name in ("resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "regnet_y_400mf", "vgg11_bn")],

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.loading import VersionLoader
 from app.networks.features import features_content
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
 from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim
 from app.storage.database import Database
+from app.storage.features import FeatureStore
 from app.storage.intake import Accepted, Intake, NewSample
 from app.storage.line import LineReader
 from app.storage.migrate import upgrade
@@ -24,8 +26,8 @@ from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.tables import Model, Version
 from app.storage.weights import WeightStore
-from worker.loader import VersionLoader
-from worker.update import Stores, Updater
+from worker.attempt import Stores
+from worker.update import Updater
 
 SECRET = b"the same in every run".ljust(32)
 UNTAUGHT = 400  # the last digits are never posted
@@ -97,7 +99,7 @@ class School:
         return claim
 
     def updater(self, stopping: Callable[[], bool] = lambda: False, lease_seconds: float = 60) -> Updater:
-        stores = Stores(self.queue, self.registry, self.line, self.weights)
+        stores = Stores(self.queue, self.registry, self.line, self.weights, FeatureStore(self.database))
         return Updater(stores, self.loader, device=torch.device("cpu"), lease_seconds=lease_seconds, stopping=stopping)
 
     def learn(self, model: Model) -> Version:

@@ -12,7 +12,7 @@ from app.errors import LeaseLost
 from app.storage.claims import Claim
 from app.storage.tables import SampleState
 from tests.worker.school import School
-from worker.loop import Loop, Pace
+from worker.loop import GiveWay, Loop, Pace
 
 EAGER: dict[str, Any] = {"trigger": {"samples": 1, "seconds": 0}}
 
@@ -27,7 +27,7 @@ class Clock:
 
 def loop(
     school: School,
-    perform: Callable[[Claim], None],
+    perform: Callable[[Claim, GiveWay], None],
     *,
     stop: threading.Event | None = None,
     keep_house: Callable[[], object] = lambda: None,
@@ -50,9 +50,9 @@ def test_models_take_turns_so_that_a_busy_one_starves_no_other(school: School) -
         school.post(model, range(12))
     served: list[str] = []
 
-    def perform(claim: Claim) -> None:
+    def perform(claim: Claim, give_way: GiveWay) -> None:
         served.append(claim.model.name)
-        school.updater().perform(claim)
+        school.updater().perform(claim, give_way)
 
     running = loop(school, perform)
     for _ in range(6):
@@ -69,7 +69,7 @@ def test_a_failed_update_is_told_to_the_queue_and_the_loop_goes_on(school: Schoo
     model = school.create(**EAGER)
     ids = school.post(model, range(4))
 
-    def perform(claim: Claim) -> None:
+    def perform(claim: Claim, give_way: GiveWay) -> None:
         raise RuntimeError("out of luck")
 
     running = loop(school, perform)
@@ -83,7 +83,7 @@ def test_an_overtaken_update_is_no_failure(school: School) -> None:
     model = school.create(**EAGER)
     school.post(model, range(4))
 
-    def perform(claim: Claim) -> None:
+    def perform(claim: Claim, give_way: GiveWay) -> None:
         school.queue.release(claim.update_id, "taken")
         raise LeaseLost(claim.update_id)
 
@@ -101,7 +101,7 @@ def test_run_survives_whatever_a_round_raises_and_ends_when_told(school: School)
         calls.append(1)
         raise OSError("no house")
 
-    def perform(claim: Claim) -> None:
+    def perform(claim: Claim, give_way: GiveWay) -> None:
         stop.set()
         school.queue.release(claim.update_id, "stopping")
 

@@ -1,12 +1,13 @@
 """The forms of models: created, taught by a recipe, shown."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator
 
+from app.api.schemas.versions import PrequentialAnswer, TestAnswer
 from app.api.schemas.wire import LabelText, ReasonText, Received, Sent, example
-from app.recipe import NewModel
+from app.recipe import NewModel, or_a_name
 
 _LABEL: TypeAdapter[str] = TypeAdapter(LabelText)
 
@@ -22,6 +23,17 @@ class ModelRequest(NewModel):
                 "input": {"kind": "features", "size": 4},
                 "labels": ["setosa", "versicolor"],
                 "recipe": {"trigger": {"samples": 32, "seconds": 10}},
+            },
+            {
+                "name": "birds",
+                "input": {"kind": "image", "size": 96, "channels": 3},
+                "network": {"architecture": "mobilenet_v2", "weights": "imagenet"},
+                "recipe": "frozen-backbone",
+            },
+            {
+                "name": "boxes",
+                "input": {"kind": "features", "size": 2},
+                "recipe": {"based_on": "drift", "head": {"forgetting": 0.99}},
             },
             {
                 "name": "pets",
@@ -50,19 +62,41 @@ class ModelRequest(NewModel):
 
 
 class RecipeChange(Received):
-    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole."""
+    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole.
+
+    With a name, alone or as `based_on`, the change starts from that recipe instead of the old one.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra=example({"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}}),
+        json_schema_extra=example(
+            {"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}},
+            {"recipe": "from-scratch"},
+            {"recipe": {"based_on": "from-scratch", "optimizer": {"kind": "adam"}}},
+        ),
     )
 
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = Field(json_schema_extra=or_a_name)
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _from_its_name(cls, value: Any) -> Any:
+        return {"based_on": value} if isinstance(value, str) else value
 
 
 class ReasonRequest(Received):
     model_config = ConfigDict(json_schema_extra=example({"reason": "labels of last week are under review"}))
 
     reason: ReasonText = Field(default="", description="Stands in the audit log.")
+
+
+class RunRequest(ReasonRequest):
+    model_config = ConfigDict(json_schema_extra=example({"reason": "the new labels should be live before noon"}))
+
+    lane: Literal["fast", "slow"] | None = Field(
+        default=None,
+        description="`fast`: put what waits into a head that is solved. `slow`: take gradient steps on what was "
+        "learned already, without claiming labels. null: whichever takes what waits.",
+    )
 
 
 class QueueAnswer(Sent):
@@ -81,11 +115,14 @@ class ModelAnswer(Sent):
                 "proposed_labels": [],
                 "queue": {"queued": 3, "oldest_seconds": 1.2},
                 "accuracy": 0.96,
+                "test": {"accuracy": 0.94, "n": 50},
+                "prequential": {"whole": 0.9, "window": 0.94, "fading": 0.93, "n": 400, "no_change": 0.35},
                 "pinned": False,
                 "learning": True,
                 "input": {"kind": "features", "size": 4},
                 "network": {"architecture": "mlp", "weights": None},
                 "recipe": {"trainable": "all", "batch_size": 32},
+                "family": None,
                 "recipe_number": 1,
                 "created_at": "2026-01-02T12:00:00Z",
             }
@@ -99,11 +136,16 @@ class ModelAnswer(Sent):
     proposed_labels: list[str] = Field(description="Labels that wait for more samples before they become classes.")
     queue: QueueAnswer
     accuracy: float | None = Field(description="Of the live version on its held-out samples; null if not measured.")
+    test: TestAnswer | None = Field(description="Of the live version on the test split; null without one.")
+    prequential: PrequentialAnswer | None = Field(
+        description="How the line answered samples before it learned them; null if not measured."
+    )
     pinned: bool = Field(description="Whether promotions are held.")
     learning: bool = Field(description="False while learning is paused.")
     input: dict[str, Any]
     network: dict[str, Any]
     recipe: dict[str, Any]
+    family: str | None = Field(description="The models with which it shares a backbone; null for none.")
     recipe_number: int
     created_at: datetime
 

@@ -29,6 +29,9 @@ class SampleItem(Received):
     why: Literal["audit", "uncertain", "complaint"] | None = Field(
         default=None, description="Why it was labelled, if not at random."
     )
+    split: Literal["test"] | None = Field(
+        default=None, description="`test`: it neither teaches nor judges, and is only reported on."
+    )
 
 
 class SamplesRequest(Received):
@@ -40,6 +43,7 @@ class SamplesRequest(Received):
                 "samples": [
                     {"id": "row-17", "label": "setosa", "features": [5.1, 3.5, 1.4, 0.2]},
                     {"label": "virginica", "prediction_id": _ID, "source": "anna", "why": "complaint"},
+                    {"label": "versicolor", "features": [6.0, 2.7, 5.1, 1.6], "split": "test"},
                 ]
             }
         ),
@@ -114,6 +118,7 @@ class ReceiptAnswer(Sent):
                 "label": "setosa",
                 "source": "anna",
                 "why": None,
+                "split": None,
                 "prediction_id": None,
                 "version": 17,
                 "reason": None,
@@ -130,6 +135,9 @@ class ReceiptAnswer(Sent):
     label: str
     source: str
     why: str | None
+    split: Literal["test"] | None = Field(
+        description="`test`: held out to be reported on; it neither teaches nor judges."
+    )
     prediction_id: str | None
     version: int | None
     reason: str | None

@@ -12,8 +12,12 @@ _VERSION = {
     "id": "019aa5e2-7c1e-7b5a-9d1c-0a1b2c3d4e5f",
     "parent": 16,
     "live": True,
+    "delta": False,
     "verdict": "promoted",
     "reason": "accuracy 94.0 % → 96.0 % (n=120)",
+    "accuracy": 0.96,
+    "test": {"accuracy": 0.94, "n": 50},
+    "prequential": {"whole": 0.9, "window": 0.94, "fading": 0.93, "n": 400, "no_change": 0.35},
     "metrics": {"accuracy": 0.96},
     "counts": {"learn": 32, "holdout": 3},
     "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -25,6 +29,27 @@ _VERSION = {
 }
 
 
+class TestAnswer(Sent):
+    """On samples that neither teach nor judge: a figure nobody has tuned for."""
+
+    __test__ = False  # no test, whatever pytest takes the name for
+
+    accuracy: float | None
+    n: int
+
+
+class PrequentialAnswer(Sent):
+    """How the line answered samples before it learned them, up to this version."""
+
+    whole: float | None = Field(default=None, description="Of all of them.")
+    window: float | None = Field(default=None, description="Of the newest of them.")
+    fading: float | None = Field(default=None, description="Of all, older ones counting less and less.")
+    n: int = 0
+    no_change: float | None = Field(
+        default=None, description="What repeating the last label would have got: labels that come in runs flatter all."
+    )
+
+
 class VersionAnswer(Sent):
     """What an update made, and how it was judged."""
 
@@ -34,8 +59,12 @@ class VersionAnswer(Sent):
     id: str
     parent: int | None
     live: bool
+    delta: bool = Field(description="Whether it changed the head alone.")
     verdict: str
     reason: str
+    accuracy: float | None = Field(description="On its held-out samples; null if not measured.")
+    test: TestAnswer | None = Field(description="On the test split; null without one.")
+    prequential: PrequentialAnswer | None = Field(description="null where nothing was answered before it was learned.")
     metrics: dict[str, Any]
     counts: dict[str, int] = Field(description="Label revisions it took in, by role.")
     digest: str | None = Field(description="Of the weight file; null for version 1, which has none.")

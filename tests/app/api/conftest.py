@@ -27,7 +27,7 @@ from app.storage.keys import KeyRing
 from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, Verdict, Version
+from app.storage.tables import ArtifactKind, LedgerRole, Verdict, Version
 from app.storage.weights import WeightStore
 
 ADMIN_KEY = "an-admin-key-for-tests-0123456789abcdef"
@@ -64,11 +64,18 @@ class Service:
         shown: dict[str, Any] = answer.json()
         return shown
 
-    def publish(self, name: str, winner: int, *, damage: Callable[[Path], None] | None = None) -> Version:
+    def publish(
+        self,
+        name: str,
+        winner: int,
+        *,
+        damage: Callable[[Path], None] | None = None,
+        metrics: dict[str, Any] | None = None,
+    ) -> Version:
         """Make a version live whose answer is always the label at `winner`, as a worker would."""
         database = Database(self.settings.database_address)
         try:
-            return _publish(database, self.settings, name, winner, damage)
+            return _publish(database, self.settings, name, winner, damage, metrics or {"accuracy": 0.5})
         finally:
             database.close()
 
@@ -79,7 +86,12 @@ def weight_file(settings: Settings, version_id: str) -> Path:
 
 
 def _publish(
-    database: Database, settings: Settings, name: str, winner: int, damage: Callable[[Path], None] | None
+    database: Database,
+    settings: Settings,
+    name: str,
+    winner: int,
+    damage: Callable[[Path], None] | None,
+    metrics: dict[str, Any],
 ) -> Version:
     registry, queue = ModelRegistry(database), SampleQueue(database)
     model = registry.model(name)
@@ -104,10 +116,11 @@ def _publish(
         spec=spec,
         verdict=Verdict.PROMOTED,
         reason="test",
-        metrics={"accuracy": 0.5},
+        metrics=metrics,
         weights=weights,
         learner_state=None,
         held_out=frozenset(),
+        tests=frozenset(revision.id for revision in claim.revisions if revision.side == LedgerRole.TEST),
         scores={},
     )
     return queue.commit(claim, outcome)

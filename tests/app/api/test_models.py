@@ -44,6 +44,61 @@ def test_a_recipe_is_changed_in_part_and_checked_as_a_whole(service: Any) -> Non
     assert service.get("/v1/models/iris").json()["recipe_number"] == 3
 
 
+def test_a_change_that_names_a_recipe_starts_from_it_and_not_from_the_old_one(service: Any) -> None:
+    service.create(recipe={"batch_size": 8, "holdout": 0.3})
+
+    by_name = service.ask("PATCH", "/v1/models/iris", json={"recipe": "drift"})
+    changed = service.ask(
+        "PATCH", "/v1/models/iris", json={"recipe": {"based_on": "fine-tune", "optimizer": {"lr": 0.5}}}
+    )
+    further = service.ask("PATCH", "/v1/models/iris", json={"recipe": {"batch_size": 4}})
+
+    assert by_name.status_code == 200, by_name.text
+    named = {one["name"]: one["recipe"] for one in service.get("/v1/recipes").json()["recipes"]}
+    assert by_name.json()["recipe"] == named["drift"]
+    tuned = {**named["fine-tune"], "optimizer": {**named["fine-tune"]["optimizer"], "lr": 0.5}}
+    assert changed.json()["recipe"] == tuned
+    assert further.json()["recipe"] == {**tuned, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "detail"),
+    [
+        ({"augmentation": {"flip": True}}, "body: recipe.augmentation: crops and flips are for pictures"),
+        (
+            {"penalties": [{"kind": "l2_sp", "anchor": "pretrained"}]},
+            "body: recipe.penalties: l2_sp with anchor 'pretrained' needs pretrained weights",
+        ),
+        ({"head": {"kind": "ridge"}, "trainable": "head"}, "body.recipe: penalties: a closed-form head with"),
+        ("frozen", "body.recipe.based_on: expected 'frozen-backbone', 'from-scratch', 'drift' or 'fine-tune'"),
+        ({"based_on": ["drift"]}, "body.recipe.based_on: expected 'frozen-backbone'"),
+        (5, "body.recipe: expected an object; got 5"),
+    ],
+)
+def test_a_change_that_does_not_fit_the_model_names_the_field_and_changes_nothing(
+    service: Any, recipe: Any, detail: str
+) -> None:
+    service.create()
+
+    answer = service.ask("PATCH", "/v1/models/iris", json={"recipe": recipe})
+
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"].startswith(detail)
+    assert service.get("/v1/models/iris").json()["recipe_number"] == 1
+
+
+def test_a_model_is_created_with_a_recipe_of_that_name_and_the_names_are_spelled_out(service: Any) -> None:
+    shown = service.create(recipe="frozen-backbone")
+
+    answer = service.get("/v1/recipes").json()
+    named = {one["name"]: one for one in answer["recipes"]}
+    assert (answer["default"], answer["default_pretrained"]) == ("from-scratch", "frozen-backbone")
+    assert list(named) == ["frozen-backbone", "from-scratch", "drift", "fine-tune"]
+    assert shown["recipe"] == named["frozen-backbone"]["recipe"]
+    assert named["frozen-backbone"]["differs"]["trainable"] == "head"
+    assert all(one["about"].endswith(".") for one in named.values())
+
+
 def test_versions_tell_where_they_come_from_and_how_they_were_judged(service: Any) -> None:
     service.create()
     service.publish("iris", winner=0)
@@ -118,6 +173,54 @@ def test_learning_is_paused_and_promotions_are_held_and_it_is_written_down(servi
     assert [event["reason"] for event in events] == ["try run", "try unpin", "try resume", "try pin", "try pause"]
     assert {event["actor"] for event in events} == {"admin from settings"}
     assert service.get("/v1/events?limit=1").json()["next_cursor"] == str(events[0]["id"])
+
+
+def test_an_update_is_asked_for_in_a_lane_that_the_recipe_has(service: Any) -> None:
+    service.create(recipe="from-scratch")
+    service.create("solved", recipe="frozen-backbone")
+    service.create("both", recipe="fine-tune")
+
+    def run(model: str, lane: str | None) -> Any:
+        return service.post(f"/v1/models/{model}/learning/run", json={"reason": "now", "lane": lane})
+
+    assert [run("both", lane).status_code for lane in ("fast", "slow", None)] == [200, 200, 200]
+    assert [run("iris", lane).status_code for lane in ("slow", None)] == [200, 200]
+    assert [run("solved", lane).status_code for lane in ("fast", None)] == [200, 200]
+    for answer, words in [
+        (run("iris", "fast"), "body.lane: the head is learned by gradient steps"),
+        (run("solved", "slow"), "body.lane: the head is solved and all else is frozen"),
+        (run("both", "quick"), "body.lane: expected 'fast' or 'slow'"),
+    ]:
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"].startswith(words)
+    events = service.get("/v1/events?model=both").json()["events"]
+    asked = [event["detail"] for event in events if event["kind"] == "learning.requested"]
+    assert asked == [{}, {"lane": "slow"}, {}]
+
+
+def test_models_of_one_family_are_shown_together(service: Any) -> None:
+    service.create("breeds", family="animals")
+    service.create("moods", family="animals")
+    alone = service.create("iris")
+
+    families = service.get("/v1/families").json()["families"]
+    family = service.get("/v1/families/animals").json()
+
+    assert [(one["name"], one["members"]) for one in families] == [("animals", ["breeds", "moods"])]
+    assert [(one["name"], one["family"]) for one in family["members"]] == [("breeds", "animals"), ("moods", "animals")]
+    assert alone["family"] is None
+    assert "GET /v1/families" in service.get("/v1/families/plants").json()["detail"]
+    assert service.get("/v1/families/Plants").status_code == 422
+
+
+def test_a_model_that_cannot_share_the_backbone_of_its_family_is_refused(service: Any) -> None:
+    service.create("breeds", family="animals")
+    body = {"name": "moods", "input": {"kind": "features", "size": 5}, "family": "animals"}
+
+    answer = service.post("/v1/models", json=body)
+
+    assert answer.status_code == 409, answer.text
+    assert "shares one backbone" in answer.json()["detail"]
 
 
 def test_ready_when_every_live_version_answers(service: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api.schemas import events, health, models, predict, samples, versions, wire
+from app.api.schemas import events, families, health, matrix, models, predict, recipes, samples, versions, wire
 from app.api.security import PUBLIC
 
-SCHEMAS = (events, health, models, predict, samples, versions, wire)
+SCHEMAS = (events, families, health, matrix, models, predict, recipes, samples, versions, wire)
 FORMS = sorted(
     {
         one
@@ -53,12 +53,14 @@ def test_each_example_of_a_request_is_taken_by_the_api(service: Any) -> None:
     sent = 0
     for method, path, kind, value in request_examples(description):
         address = path.replace("{model}", "iris").replace("{version}", "2").replace("{sample}", sample)
+        if path == "/v1/models" and value.get("network", {}).get("weights") == "imagenet":
+            value = {**value, "network": {**value["network"], "weights": None}}  # noqa: PLW2901  it would be fetched
         body = value if isinstance(value, str) else json.dumps(value)
         answer = service.ask(method, address, content=body, headers={"Content-Type": kind})
         # The model of the first example is there already, and the example's prediction was never made.
         assert answer.status_code < 300 or answer.status_code == 409, (method, path, value, answer.text)
         sent += 1
-    assert sent >= 14
+    assert sent >= 18
 
 
 def test_the_description_asks_for_a_key_where_the_api_does(service: Any) -> None:

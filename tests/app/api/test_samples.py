@@ -116,6 +116,46 @@ def test_a_form_pairs_files_with_labels(service: Any, picture: bytes) -> None:
     assert foreign.json()["code"] == "unknown_field"
 
 
+def test_a_sample_of_the_test_split_is_held_out_and_says_so(service: Any) -> None:
+    service.create()
+
+    answer = service.post(SAMPLES, json={"samples": [item(split="test"), item(first=2.0, split=None)]})
+
+    test, other = [service.get(f"{SAMPLES}/{one['id']}").json() for one in answer.json()["samples"]]
+    assert (test["state"], test["split"], other["split"]) == ("queued", "test", None)
+    service.publish("iris", winner=0)
+    test, other = [service.get(f"{SAMPLES}/{one['id']}").json() for one in answer.json()["samples"]]
+    assert (test["state"], test["split"]) == ("held_out", "test")
+    assert (other["state"], other["split"]) == ("learned", None)
+
+
+def test_lines_name_a_split_and_the_same_id_for_another_split_is_a_conflict(service: Any) -> None:
+    service.create()
+    lines = [json.dumps(item(id="x", split="test")), json.dumps(item(id="x")), json.dumps(item(split="train"))]
+
+    answer = service.post(SAMPLES, content="\n".join(lines), headers=NDJSON).json()
+
+    assert answer["accepted"] == 1
+    assert [one["code"] for one in answer["rejected"]] == ["id_conflict", "invalid_sample"]
+    assert answer["rejected"][1]["detail"] == "split: expected 'test'; got a text"
+    assert service.get(f"{SAMPLES}/{answer['samples'][0]['id']}").json()["split"] == "test"
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_a_form_may_name_a_split_for_all_its_files(service: Any, picture: bytes) -> None:
+    service.create("pets", input={"kind": "image", "size": 16, "channels": 3}, labels=["cat", "dog"])
+    files = [("file", ("a.png", picture)), ("file", ("b.png", picture))]
+
+    answer = service.post("/v1/models/pets/samples", files=files, data={"label": ["cat", "cat"], "split": "test"})
+    wrong = service.post("/v1/models/pets/samples", files=files, data={"label": ["cat", "cat"], "split": "holdout"})
+
+    assert answer.status_code == 202, answer.text
+    receipts = service.get("/v1/models/pets/samples").json()["samples"]
+    assert [one["split"] for one in receipts] == ["test", "test"]
+    assert wrong.status_code == 422
+    assert wrong.json()["rejected"][0]["code"] == "invalid_sample"
+
+
 def test_a_prediction_is_labelled_by_its_id_alone_even_before_it_is_written(service: Any) -> None:
     service.create()
     asked = service.post("/v1/models/iris/predict", json={"inputs": [{"features": [1.0, 2.0, 3.0, 4.0]}]}).json()

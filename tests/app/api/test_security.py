@@ -16,6 +16,7 @@ from app.storage.keys import KeyRing
 
 FILL = {
     "model": "iris",
+    "family": "animals",
     "version": "1",
     "sample": "019aa5e2-7c1e-7b5a-9d1c-0a1b2c3d4e5f",
     "prediction_id": "019aa5e2-7c1e-7b5a-9d1c-0a1b2c3d4e5f",

@@ -7,12 +7,14 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from app.api.recipes import recipes
 from app.cli.banner import curl_lines
 from app.cli.configuration import make_data_dir, read_settings, stray_variables
 from app.cli.connection import Connection, Refused
 from app.cli.entry import COMMANDS
 from app.cli.printing import in_short, table
-from app.errors import InvalidSetting, Unavailable
+from app.cli.remote import show_recipes
+from app.errors import Invalid, InvalidSetting, Unavailable
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.migrate import require_current, upgrade
@@ -115,3 +117,24 @@ def test_the_banner_teaches_two_classes_and_enough_of_each_to_start_an_update() 
     assert '"wide"' in teach
     assert '"tall"' in teach
     assert "http://127.0.0.1:8123/v1/models/first/predict" in ask
+
+
+def test_the_named_recipes_are_told_in_short_and_one_of_them_in_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    answer = recipes().model_dump(mode="json")
+
+    show_recipes(answer, None)
+    short = capsys.readouterr().out
+    show_recipes(answer, "fine-tune")
+    full = capsys.readouterr().out
+
+    for name in ("frozen-backbone", "from-scratch", "drift", "fine-tune"):
+        assert f"{name}: " in short
+    assert "batch_size" not in short
+    assert "kind sgd, lr 0.01, backbone_lr 0.001" in short
+    assert "batch_size" in full
+    assert "frozen-backbone: " not in full
+    with pytest.raises(Invalid, match="expected one of frozen-backbone"):
+        show_recipes(answer, "frozen")

@@ -78,7 +78,7 @@ def test_the_default_fits_the_input(shape: ImageInput | FeaturesInput, name: str
 
 
 def test_an_unknown_architecture_lists_those_that_exist() -> None:
-    with pytest.raises(InvalidNetwork, match=r"mine, mlp, small_cnn"):
+    with pytest.raises(InvalidNetwork, match=r"mine, mlp, linear, small_cnn"):
         build(NetworkSpec("nope", SMALL), {"mine": "a:b"})
 
 
@@ -130,6 +130,24 @@ def test_the_mlp_learns_from_raw_scales_and_a_constant_column() -> None:
         optimizer.step()
 
     assert (network(inputs[100:]).argmax(1) == targets[100:]).float().mean() > 0.85
+
+
+def test_linear_gives_the_numbers_themselves_standardised() -> None:
+    inputs = torch.tensor([[100.0, 0.001], [300.0, 0.003]])
+    network = build(NetworkSpec("linear", FeaturesInput(size=2), (4, 7)), {})
+    standardize(network, inputs)
+
+    torch.testing.assert_close(network.features(inputs), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    assert [name for name, _ in network.named_parameters()] == ["head.weight", "head.bias"]
+    assert network.width == network.head_width == 2
+    with pytest.raises(InvalidNetwork, match="features, not images"):
+        build(NetworkSpec("linear", SMALL), {})
+
+
+def test_linear_may_have_a_projection_before_the_head() -> None:
+    network = build(NetworkSpec("linear", FeaturesInput(size=2), (4, 7), projection=50), {})
+    assert network.features(torch.ones(3, 2)).shape == (3, 50)
+    assert network.head.weight.shape == (2, 50)
 
 
 def test_examples_are_the_same_always() -> None:

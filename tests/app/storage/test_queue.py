@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import select, update
 
 from app.errors import LeaseLost
-from app.storage.tables import Revision, Update, Verdict
+from app.storage.tables import Lane, Revision, Update, UpdateKind, Verdict
+from app.storage.triggers import Due
 from tests.app.storage.stores import Stores, sample
 
 
@@ -145,7 +146,7 @@ def test_a_withdrawal_goes_on_by_itself_after_an_inconclusive_batch(stores: Stor
     assert len(stores.claim(model).revisions) == 2
     stores.queue.release(2, "again")
     stores.learn(model, Verdict.INCONCLUSIVE)
-    assert stores.queue.due() == [model.id]
+    assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
     claim = stores.claim(model)
     assert [revision.action for revision in claim.revisions] == ["remove"]
     stores.queue.commit(claim, stores.outcome(claim))
@@ -158,11 +159,11 @@ def test_the_trigger_counts_only_what_was_not_judged_yet(stores: Stores) -> None
     stores.post(model, sample(1))
     assert stores.queue.due() == []
     stores.post(model, sample(2))
-    assert stores.queue.due() == [model.id]
+    assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
     stores.learn(model, Verdict.INCONCLUSIVE)
     assert stores.queue.due() == []
     stores.post(model, sample(3), sample(4))
-    assert stores.queue.due() == [model.id]
+    assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
     assert len(stores.claim(model).revisions) == 4
 
 
@@ -170,7 +171,7 @@ def test_the_trigger_fires_when_the_oldest_has_waited(stores: Stores) -> None:
     model = stores.create(trigger={"samples": 100, "seconds": 0}).model
     assert stores.queue.due() == []
     stores.post(model, sample(1))
-    assert stores.queue.due() == [model.id]
+    assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
 
 
 def test_a_paused_model_learns_only_when_told_to(stores: Stores) -> None:
@@ -179,7 +180,7 @@ def test_a_paused_model_learns_only_when_told_to(stores: Stores) -> None:
     stores.registry.set_paused("digits", True, reason="", actor="ann")
     assert stores.queue.due() == []
     stores.registry.request_run("digits", reason="", actor="ann")
-    assert stores.queue.due() == [model.id]
+    assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
     stores.learn(model)
     assert stores.queue.due() == []
 

@@ -1,0 +1,48 @@
+"""How samples lie in the space of features: each class's mean, and one scatter around the means that all share.
+
+Made by `sums`, read by the closed forms. Knows nothing of labels' names or of how a head is solved.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Labels in any order, none of them empty. All float64."""
+
+    label_ids: tuple[int, ...]
+    means: Tensor  # (labels, width)
+    weights: Tensor  # (labels,) samples, or less where they fade
+    samples: Tensor  # (labels,) int64
+    within: Tensor  # (width, width) Σ (z − μ_y)(z − μ_y)ᵀ; the upper triangle is the one to read
+    energy: float  # mean over features of Σ z²
+
+    @property
+    def total(self) -> float:
+        return float(self.weights.sum())
+
+    def level(self, square: Tensor) -> float:
+        """Give the mean of a square's diagonal, which a strength is relative to.
+
+        Where the samples do not vary, as with one of each class, the features' energy stands in, and 1 for that.
+        """
+        mean = float(square.diagonal().mean())
+        return mean if mean > 1e-10 * self.energy else self.energy or 1.0
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """A linear score of each label, z ↦ zWᵀ + b, solved from a scatter; on the scale of log-probabilities. float64."""
+
+    weight: Tensor  # (labels, width)
+    bias: Tensor  # (labels,)
+    factor: Tensor  # (width, width) upper triangular U of the matrix UᵀU that was inverted
+    scale: float  # what the solved form was multiplied by to be on that scale
+
+    def whitened(self, rows: Tensor) -> Tensor:
+        """Map rows (n, width) to r with r·r = zᵀ(UᵀU)⁻¹z, (n, width)."""
+        solution: Tensor = torch.linalg.solve_triangular(self.factor.T, rows.T, upper=False)
+        return solution.T

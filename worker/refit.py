@@ -1,0 +1,32 @@
+"""A network with another head, or fed through another projection: new objects around a backbone that is shared."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from app.networks.head import Head
+from app.networks.network import Network
+from app.networks.projection import Projection
+from worker.learning.closed_form import Solved
+
+
+def with_head(network: Network, labels: Sequence[int], solved: Solved) -> Network:
+    """The network with a solved head, its rows being `labels` in this order; backbone and projection are shared."""
+    spec = replace(network.spec, labels=tuple(labels))
+    head = Head(network.head_width, (), spec.seed)
+    head.weight, head.bias = nn.Parameter(solved.weight), nn.Parameter(solved.bias)
+    head.to(network.head.weight.device)
+    projection = network.projection if isinstance(network.projection, Projection) else None
+    return Network(spec, network.backbone, head, network.width, projection).eval()
+
+
+def projected(network: Network, width: int) -> Network:
+    """The network without labels and with a projection of that width, 0 for none; the backbone is shared."""
+    spec = replace(network.spec, projection=width)
+    head = Head(width or network.width, (), spec.seed)
+    head.weight = nn.Parameter(torch.zeros(len(spec.labels), width or network.width))
+    head.bias = nn.Parameter(torch.zeros(len(spec.labels)))
+    device = network.head.weight.device
+    return Network(spec, network.backbone, head, network.width).to(device).eval()

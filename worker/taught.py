@@ -1,0 +1,141 @@
+"""What a closed-form head was solved from: which samples, their sums, and how strongly it is held.
+
+Kept by the lanes from update to update, saved now and then as a version's learner state. Everything here follows from
+the line's samples and can be rebuilt from them; nothing here decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import torch
+from torch import Tensor
+
+from app.recipe import Recipe
+from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
+from worker.learning.fading import Fading
+from worker.learning.strength import Choice, choose
+from worker.learning.sums import Sums
+from worker.tally import Change, Tally
+
+_SUMS, _FADING = "sums/", "fading/"
+
+
+@dataclass
+class Taught:
+    """The sums of one version of the line. Features given to it are what the head is fed, by content digest."""
+
+    version_id: str
+    tally: Tally
+    sums: Sums
+    fading: Fading | None = None
+    arrivals: dict[str, int] = field(default_factory=dict)  # content digest → when it came into what fades
+    choice: Choice | None = None
+    unsaved: int = 0  # contents that changed since it was last saved
+
+    @classmethod
+    def nothing(cls, version_id: str, width: int, made_by: str, forgetting: float) -> "Taught":
+        """Begin empty; `made_by` names the backbone (and projection) whose features the sums take."""
+        fading = Fading(width, made_by, forgetting) if forgetting < 1 else None
+        return cls(version_id, Tally(), Sums(width, made_by), fading)
+
+    @property
+    def made_by(self) -> str:
+        return self.sums.backbone
+
+    @property
+    def forgetting(self) -> float:
+        return self.fading.factor if self.fading else 1.0
+
+    def begin_again(self, contents: Mapping[str, int], features: Mapping[str, Tensor]) -> None:
+        """Fill the sums anew with just these contents, in their order."""
+        fresh = Taught.nothing(self.version_id, self.sums.width, self.made_by, self.forgetting)
+        self.sums, self.fading, self.arrivals = fresh.sums, fresh.fading, {}
+        self.follow([Change(digest, None, label) for digest, label in contents.items()], features)
+
+    def choose(self, recipe: Recipe, features: Mapping[str, Tensor], label_ids: Sequence[int]) -> None:
+        """Choose strength and scale by leaving out the samples of these features."""
+        self.choice = choose(self.sums, settings_of(recipe), torch.stack(list(features.values())), label_ids)
+
+    def follow(self, changes: Sequence[Change], features: Mapping[str, Tensor]) -> None:
+        """Take out what is in no more, then put in what came, in the order of arrival."""
+        gone = [change for change in changes if change.before is not None]
+        come = [change for change in changes if change.after is not None]
+        come.sort(key=lambda change: self.tally.sample_of(change.content_digest))
+        if gone:
+            rows, labels = _rows(gone, features), [change.before for change in gone if change.before is not None]
+            self.sums.subtract(rows, labels, backbone=self.made_by)
+            if self.fading is not None:
+                arrivals = [self.arrivals.pop(change.content_digest) for change in gone]
+                self.fading.subtract(rows, labels, arrivals, backbone=self.made_by)
+        if come:
+            rows, labels = _rows(come, features), [change.after for change in come if change.after is not None]
+            self.sums.add(rows, labels, backbone=self.made_by)
+            if self.fading is not None:
+                numbers = self.fading.add(rows, labels, backbone=self.made_by)
+                self.arrivals.update(zip((change.content_digest for change in come), numbers, strict=True))
+        self.unsaved += len(changes)
+
+    def heads(self, recipe: Recipe, label_ids: Sequence[int]) -> list[Solved]:
+        """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets."""
+        settings = settings_of(recipe)
+        strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
+        sums = [self.sums] if self.fading is None else [self.sums, self.fading.sums]
+        return [solve(one, settings, label_ids, strength=strength, scale=scale) for one in sums]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copy it out for a file; `from_tensors` reads it."""
+        places = sorted(self.tally.places().items())
+        ids = b"".join(UUID(sample_id).bytes for sample_id, _ in places)
+        digests = b"".join(bytes.fromhex(digest) for _, (digest, _) in places)
+        return {
+            "tally/samples": _bytes(ids, 16),
+            "tally/contents": _bytes(digests, 32),
+            "tally/labels": torch.tensor([label for _, (_, label) in places], dtype=torch.int64),
+            **{_SUMS + name: tensor for name, tensor in self.sums.tensors().items()},
+            **self._fading_tensors(),
+        }
+
+    @classmethod
+    def from_tensors(cls, version_id: str, tensors: Mapping[str, Tensor]) -> "Taught | None":
+        """Read what was saved with a version; None when it holds no sums."""
+        parts = {
+            prefix: {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            for prefix in (_SUMS, _FADING)
+        }
+        if not parts[_SUMS]:
+            return None
+        ids = [str(UUID(bytes=bytes(row))) for row in tensors["tally/samples"].tolist()]
+        digests = [bytes(row).hex() for row in tensors["tally/contents"].tolist()]
+        labels = tensors["tally/labels"].tolist()
+        places = {sample_id: (digest, label) for sample_id, digest, label in zip(ids, digests, labels, strict=True)}
+        taught = cls(version_id, Tally.of(places.items()), Sums.from_tensors(parts[_SUMS]))
+        if parts[_FADING]:
+            taught.arrivals = dict(zip(sorted(taught.tally.contents()), tensors["arrivals"].tolist(), strict=True))
+            taught.fading = Fading.from_tensors(parts[_FADING])
+        return taught
+
+    def _fading_tensors(self) -> dict[str, Tensor]:
+        if self.fading is None:
+            return {}
+        numbers = [self.arrivals[digest] for digest in sorted(self.arrivals)]
+        tensors = {_FADING + name: tensor for name, tensor in self.fading.tensors().items()}
+        return {**tensors, "arrivals": torch.tensor(numbers, dtype=torch.int64)}
+
+
+def settings_of(recipe: Recipe) -> ClosedFormSettings:
+    """How the recipe wants its head solved."""
+    head = recipe.head
+    return ClosedFormSettings(
+        kind=head.kind,
+        strength=head.shrinkage if head.kind == "slda" else head.strength if head.kind == "ridge" else None,
+        balanced=head.balanced if head.kind == "ridge" else True,
+    )
+
+
+def _rows(changes: Sequence[Change], features: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([features[change.content_digest] for change in changes])
+
+
+def _bytes(data: bytes, width: int) -> Tensor:
+    return torch.tensor(list(data), dtype=torch.uint8).reshape(-1, width)

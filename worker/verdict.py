@@ -1,0 +1,53 @@
+"""How the gate is asked about a candidate: what it must know, gathered from the claim, the material and the answers.
+
+Called by every way to learn. The rules are the gate's.
+"""
+
+from collections.abc import Sequence
+
+from app.networks.spec import NetworkSpec
+from worker.attempt import Attempt
+from worker.gate import LEAST_FOR_MARGIN, FoldEvidence, Judged, Judgement, Question, judge
+from worker.material import Material
+from worker.taught import Taught
+
+FAST_ALPHA = 0.001
+"""Error level for versions that come every second: at the usual one the test would err many times a day."""
+
+
+def decide(
+    attempt: Attempt,
+    material: Material,
+    judged: Sequence[Judged],
+    live: NetworkSpec,
+    candidate: NetworkSpec,
+    fold: FoldEvidence | None,
+    *,
+    fast: bool = False,
+) -> Judgement:
+    """Ask the gate."""
+    gate = attempt.recipe.gate
+    labels = attempt.stores.registry.labels(attempt.claim.model.id)
+    return judge(
+        Question(
+            judged=judged,
+            live_labels=frozenset(live.labels),
+            candidate_labels=frozenset(candidate.labels),
+            margin=gate.margin,
+            alpha=min(gate.alpha, FAST_ALPHA) if fast else gate.alpha,
+            untrained=material.learned_before == 0,
+            unproven=not material.settled,
+            fold=fold,
+            least_for_margin=0 if fast else LEAST_FOR_MARGIN,
+            names={label.id: label.name for label in labels},
+        )
+    )
+
+
+def evidence(taught: Taught) -> FoldEvidence | None:
+    """What stands in for the early-stopping fold: samples answered by a head that had left them out."""
+    choice = taught.choice
+    if choice is None or choice.accuracy is None:
+        return None
+    counts = taught.sums.counts.values()
+    return FoldEvidence(choice.rows, choice.accuracy, max(counts) / sum(counts))
