@@ -32,10 +32,11 @@ COUNT = 300
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Real digits as PNG files, a folder for each class."""
+    """Real digits as PNG files, a folder for each class, a sixth of them to test with."""
     digits = load_digits()
     for place in range(COUNT):
-        folder = tmp_path / "pictures" / f"digit-{digits.target[place]}"
+        split = "test" if place % 6 == 5 else "train"
+        folder = tmp_path / "pictures" / split / f"digit-{digits.target[place]}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((digits.images[place] * 15).astype(np.uint8)).save(folder / f"{place}.png")
     return tmp_path / "pictures"
@@ -96,7 +97,9 @@ def check_all_is_there(stores: Stores, report: dict[str, Any], installation: Ins
     model = stores.registry.model("digits")
     receipts = stores.receipts.list(model, limit=10 * COUNT)
     left_out = report["exact_duplicates"] + report["near_duplicates"]
-    assert len(receipts) == report["posted"] == COUNT - left_out
+    assert len(receipts) == report["posted"] + report["test_posted"] == COUNT - left_out
+    assert sum(receipt.sample.split == "test" for receipt in receipts) == report["test_posted"] == COUNT // 6
+    assert report["test_accuracy"] > 0.5
     assert len({receipt.sample.client_id for receipt in receipts}) == len(receipts)
     fates = [report[fate] for fate in ("learned", "held_out", "waiting", "quarantined", "withdrawn")]
     assert sum(fates) == report["posted"]
