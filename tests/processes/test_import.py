@@ -98,7 +98,7 @@ def check_all_is_there(stores: Stores, report: dict[str, Any], installation: Ins
     receipts = stores.receipts.list(model, limit=10 * COUNT)
     left_out = report["exact_duplicates"] + report["near_duplicates"]
     assert len(receipts) == report["posted"] + report["test_posted"] == COUNT - left_out
-    assert sum(receipt.sample.split == "test" for receipt in receipts) == report["test_posted"] == COUNT // 6
+    assert sum(receipt.sample.side == "test" for receipt in receipts) == report["test_posted"] == COUNT // 6
     assert report["test_accuracy"] > 0.5
     assert len({receipt.sample.client_id for receipt in receipts}) == len(receipts)
     fates = [report[fate] for fate in ("learned", "held_out", "waiting", "quarantined", "withdrawn")]
