@@ -65,8 +65,7 @@ class Course:
     def run(self, model: dict[str, Any]) -> Report:
         """Post what is not posted yet, wait until it is learned, and tell what became of it."""
         target = f"{model['name']} {model['created_at']}"
-        baseline = max([0, *(version["version"] for version in self._teacher.versions_after(0)[-1:])])
-        beginning = self._journal.begin(target, self._survey.digest, baseline)
+        beginning = self._journal.begin(target, self._survey.digest, self._teacher.newest_version())
         waiting = Waiting(
             self._teacher, Watch(self._teacher, beginning.baseline), self._screen, self._manner.patience_seconds
         )

@@ -103,12 +103,17 @@ class Teacher:
         except Unavailable:
             return  # the next look will be patient
 
+    def newest_version(self) -> int:
+        """The highest number there is, live or not."""
+        path = f"{self._path}/versions"
+        return int(self._patiently(lambda: self._connection.get(path, limit=1))["versions"][0]["version"])
+
     def versions_after(self, number: int) -> list[dict[str, Any]]:
         """Versions with a higher number, oldest first."""
         found: list[dict[str, Any]] = []
         for page in self._pages("versions", "versions"):
             found += [version for version in page if version["version"] > number]
-            if len(found) < len(page) or page[-1]["version"] <= number + 1:
+            if page[-1]["version"] <= number + 1:
                 break
         return found[::-1]
 

@@ -1,0 +1,161 @@
+"""Digits through a network trained on photographs: 10,000 MNIST labels in class order, one at a time, frozen features.
+
+What is taught: the first 10,000 training pictures, sorted by class. What is asked: every second of the 10,000 test
+pictures. Learning rates and the joint head's weight decay are chosen on training pictures 10,000 to 15,000; the closed
+forms choose their strength from what they were taught. A head is published every 100 labels, and all that it takes
+(projection, sums, choosing, solving) is in its price a sample.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pictures
+import resnet20
+import torch
+from findings import show
+from torch import Tensor
+from torch.nn import functional
+
+from app.networks.projection import Projection
+from worker.learning.closed_form import ClosedFormSettings, Solved, solve
+from worker.learning.strength import ROWS, Choice, choose
+from worker.learning.sums import Sums
+
+TAUGHT, HELD, LABELS, PUBLISH = 10_000, 5_000, 10, 100
+LEAST, MOST_MS = 98.3, 0.6
+Logits = Callable[[Tensor], Tensor]
+
+
+def linear(weight: Tensor, bias: Tensor) -> Logits:
+    return lambda rows: functional.linear(rows, weight, bias)
+
+
+def closed_form(kind: str, width: int, x: Tensor, y: Tensor) -> tuple[Logits, int]:
+    """One label at a time; memory of the sums beside the logits."""
+    project: Callable[[Tensor], Tensor] = Projection(x.shape[1], width, seed=0) if width else torch.nn.Identity()
+    sums = Sums(width or x.shape[1], "resnet20")
+    settings = ClosedFormSettings(kind)
+    kept: list[Tensor] = []
+    choice: Choice | None = None
+    head: Solved | None = None
+    for index in range(len(y)):
+        row = project(x[index : index + 1])
+        sums.add(row, [int(y[index])], backbone="resnet20")
+        kept.append(row)
+        if (index + 1) % PUBLISH == 0:
+            if choice is None or choice.due(sums):
+                chosen = torch.randperm(index + 1, generator=torch.Generator().manual_seed(0))[:ROWS]
+                rows = torch.cat([kept[place] for place in chosen.tolist()])
+                choice = choose(sums, settings, rows, y[chosen].tolist())
+            head = solve(sums, settings, range(LABELS), strength=choice.strength, scale=choice.scale)
+    assert head is not None
+    weight, bias = head.weight, head.bias
+    return lambda rows: functional.linear(project(rows), weight, bias), sums.nbytes
+
+
+def nearest_mean(x: Tensor, y: Tensor) -> tuple[Logits, int]:
+    means, counts = torch.zeros(LABELS, x.shape[1]), torch.zeros(LABELS)
+    for index in range(len(y)):
+        label = int(y[index])
+        counts[label] += 1
+        means[label] += (x[index] - means[label]) / counts[label]
+    return linear(means, -means.square().sum(1) / 2), means.nbytes
+
+
+def naive(lr: float, x: Tensor, y: Tensor) -> tuple[Logits, int]:
+    """A linear head, one gradient step of cross-entropy a label, nothing remembered."""
+    weight, bias = torch.zeros(LABELS, x.shape[1]), torch.zeros(LABELS)
+    for index in range(len(y)):
+        error = torch.softmax(weight @ x[index] + bias, dim=0)
+        error[int(y[index])] -= 1
+        weight.addr_(error, x[index], alpha=-lr)
+        bias.sub_(error, alpha=lr)
+    return linear(weight, bias), 0
+
+
+def joint(decay: float, x: Tensor, y: Tensor) -> tuple[Logits, int]:
+    """Logistic regression on all samples at once, to the end: what the linear head could be."""
+    mean, std = x.mean(0), x.std(0) + 1e-6
+    rows = (x - mean) / std
+    head = torch.nn.Linear(x.shape[1], LABELS)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=150, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(head(rows), y) + decay * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    weight = (head.weight / std).detach()
+    return linear(weight, (head.bias - weight @ mean).detach()), x.nbytes
+
+
+def accuracy(logits: Logits, rows: Tensor, targets: Tensor) -> float:
+    return round(100 * float((logits(rows).argmax(1) == targets).double().mean()), 2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=pictures.SHARED)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = pictures.load("mnist", arguments.data_dir)
+    network = resnet20.load(arguments.data_dir)
+    began = time.perf_counter()
+    every = resnet20.features(network, torch.cat([data.inputs[: TAUGHT + HELD], data.test_inputs[::2]]))
+    forward_ms = 1000 * (time.perf_counter() - began) / len(every)
+    x, held, test = every.split([TAUGHT, HELD, len(data.test_inputs[::2])])
+    y, held_y, test_y = data.targets[:TAUGHT], data.targets[TAUGHT : TAUGHT + HELD], data.test_targets[::2]
+    order = y.argsort(stable=True)
+    x, y = x[order].clone(), y[order]
+
+    def best(train: Callable[[float, Tensor, Tensor], tuple[Logits, int]], grid: tuple[float, ...]) -> float:
+        return max(grid, key=lambda value: accuracy(train(value, x, y)[0], held, held_y))
+
+    lr = best(naive, (0.0003, 0.001, 0.003, 0.01, 0.03))
+    decay = best(joint, (1e-5, 1e-4, 3e-4, 1e-3, 3e-3))
+    heads: dict[str, Callable[[], tuple[Logits, int]]] = {
+        f"joint logistic regression, weight decay {decay}": lambda: joint(decay, x, y),
+        "slda": lambda: closed_form("slda", 0, x, y),
+        "ridge": lambda: closed_form("ridge", 0, x, y),
+        **{
+            f"random layer of {width} + {kind}": lambda width=width, kind=kind: closed_form(kind, width, x, y)
+            for width in (1000, 2000)
+            for kind in ("slda", "ridge")
+        },
+        "nearest class mean": lambda: nearest_mean(x, y),
+        f"naive gradient steps, lr {lr}": lambda: naive(lr, x, y),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, train in heads.items():
+        began = time.perf_counter()
+        logits, size = train()
+        spent = time.perf_counter() - began
+        rows.append(
+            {
+                "head": name,
+                "held out, %": accuracy(logits, held, held_y),
+                "test, %": accuracy(logits, test, test_y),
+                "ms a sample": "all at once" if name.startswith("joint") else round(1000 * spent / len(y), 3),
+                "state, MB": round(size / 1e6, 2),
+            }
+        )
+    good = [row for row in rows[1:] if row["test, %"] >= LEAST and row["ms a sample"] <= MOST_MS]
+    return show(
+        "MNIST through a frozen CIFAR ResNet-20, class order, one at a time",
+        rows,
+        held=bool(good),
+        bound=f"one head of at least {LEAST} % for at most {MOST_MS} ms a sample",
+        forward_ms_a_picture=round(forward_ms, 2),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
