@@ -22,7 +22,7 @@ from app.networks.spec import NetworkSpec
 from app.recipe import ImageInput
 
 SIZE = 96
-DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+DECAYS = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 _BATCH = 32
 
 
