@@ -13,6 +13,10 @@ reverse; the candidate answers with all its labels.
   label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012);
 - *inconclusive*: everything else.
 A class that live does not know is no part of n: it needs recall ≥ 1/C, C being the number of the candidate's classes.
+Knowing more classes costs answers right before, also where nothing is forgotten. So what a sample is lost *to* counts:
+lost to a class that the other version does not know, or that is young (fewer settled samples than half an even share),
+it is no part of b; but such classes may take no more than their even share, and what chance adds
+(docs/decisions/0014). Against the anchor, n is of the classes that it knows.
 If only such classes were held out, n is 0 and nothing is known of what may have been lost, so it is held back.
 While live was never taught there is nothing to lose and nothing it knows: every held-out sample whose class the
 candidate knows counts, and the recall of 1/C is asked of all of them together.
@@ -22,6 +26,7 @@ A claim brings its own held-out samples, so a batch of wrong labels vouches for 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -75,6 +80,7 @@ class Question:
     unproven: bool = False  # no version of the line was ever judged on held-out samples
     solved: bool = False  # the candidate's head is in closed form: it may lose what chance moves, however few judge
     fold: FoldEvidence | None = None
+    anchor_labels: frozenset[int] | None = None  # None: those of live
     names: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -83,11 +89,19 @@ class Comparison:
     """Two versions on the same samples."""
 
     n: int
-    b: int  # right before, wrong after
+    b: int  # right before, wrong after, and no class that is new took it
     c: int  # wrong before, right after
     p: float  # of the exact test that it got worse
     before: float | None  # accuracies; None without samples
     after: float | None
+    taken: int = 0  # right before, answered after with a class that is new
+    share: float = 0.0  # of the classes that are new, among the candidate's
+
+    @property
+    def taken_beyond_share(self) -> bool:
+        """Whether classes that are new took more than guessing would give them, and two deviations of it."""
+        share = min(self.share, 1.0)
+        return self.taken > share * self.n + 2 * math.sqrt(self.n * share * (1 - share)) + 1e-9
 
     def loses_more_than(self, samples: float) -> bool:
         # A hair more, so that 2 of 100 is within 0.02 in floating point too.
@@ -139,19 +153,30 @@ def holm(p_values: Mapping[int, float], alpha: float) -> set[int]:
     return rejected
 
 
-def compare(answers: Iterable[tuple[int, int | None, int | None]]) -> Comparison:
-    """Count over (label, before, after)."""
-    n = b = c = right_before = right_after = 0
+def compare(
+    answers: Iterable[tuple[int, int | None, int | None]], new: frozenset[int] = frozenset(), share: float = 0.0
+) -> Comparison:
+    """Count over (label, before, after); what a class of `new` took is no loss, but counted."""
+    n = b = c = taken = right_before = right_after = 0
     for label, before, after in answers:
         was, now = before == label, after == label
         n += 1
         right_before += was
         right_after += now
-        b += was and not now
+        lost = was and not now
+        taken += lost and after in new
+        b += lost and after not in new
         c += now and not was
     if n == 0:
         return Comparison(0, 0, 0, 1.0, None, None)
-    return Comparison(n, b, c, p_worse(b, c), right_before / n, right_after / n)
+    return Comparison(n, b, c, p_worse(b, c), right_before / n, right_after / n, taken, share)
+
+
+def young(q: Question) -> frozenset[int]:
+    """The candidate's classes of which so few samples were held out before that these cannot speak for them."""
+    counts = Counter(one.label for one in q.judged if one.settled and one.label in q.candidate_labels)
+    enough = counts.total() / max(len(q.candidate_labels), 1) / 2
+    return frozenset(label for label in q.candidate_labels if counts[label] < enough)
 
 
 def judge(question: Question) -> Judgement:
@@ -160,11 +185,19 @@ def judge(question: Question) -> Judgement:
     known = q.candidate_labels if q.untrained else q.live_labels
     old = [sample for sample in q.judged if sample.label in known]
     fresh = sorted({s.label for s in q.judged if s.label in q.candidate_labels and s.label not in known})
-    overall = compare((s.label, s.live, s.candidate) for s in old)
-    anchor = compare((s.label, s.anchor, s.candidate) for s in old)
-    settled = compare((s.label, s.live, s.candidate) for s in old if s.settled)
+    of_anchor = q.live_labels if q.anchor_labels is None else q.anchor_labels
+    few, count = young(q), max(len(q.candidate_labels), 1)
+    to_live, to_anchor = (q.candidate_labels - labels | few for labels in (q.live_labels, of_anchor))
+    share = len(to_live) / count
+    overall = compare(((s.label, s.live, s.candidate) for s in old), to_live, share)
+    anchor = compare(
+        ((s.label, s.anchor, s.candidate) for s in old if q.untrained or s.label in of_anchor),
+        to_anchor,
+        len(to_anchor) / count,
+    )
+    settled = compare(((s.label, s.live, s.candidate) for s in old if s.settled), to_live, share)
     classes = {
-        label: compare((s.label, s.live, s.candidate) for s in old if s.label == label)
+        label: compare(((s.label, s.live, s.candidate) for s in old if s.label == label), to_live - {label}, share)
         for label in sorted({s.label for s in old})
     }
     new = {label: compare((s.label, s.live, s.candidate) for s in q.judged if s.label == label) for label in fresh}
@@ -256,6 +289,9 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
     if anchor.loses_more_than(anchor.floor(q.margin)):
         floor = _floor(anchor, anchor.floor(q.margin))
         return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
+    for seen, of in ((overall, ""), (anchor, " against the best version of the line")):
+        if seen.taken_beyond_share:
+            return Decision.INCONCLUSIVE, f"{_moved(seen)}{of}; an even share for them is {_percent(seen.share)}"
     of_settled = max(2.0, q.margin * settled.n)
     if q.solved:
         of_settled = max(of_settled, settled.floor(q.margin))
@@ -274,7 +310,8 @@ def _moved(seen: Comparison, of: str = "") -> str:
     words = f"accuracy on {of}" if of else "accuracy"
     p = f", p={seen.p:.3f}" if seen.p >= 0.001 else ", p<0.001"
     lost = p if seen.b > seen.c else ""
-    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}{lost})"
+    taken = f", {seen.taken} of them taken by classes that are new" if seen.taken else ""
+    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}{lost}{taken})"
 
 
 def _name(q: Question, label: int) -> str:

@@ -28,11 +28,13 @@ def decide(
     """Ask the gate."""
     gate = attempt.recipe.gate
     labels = attempt.stores.registry.labels(attempt.claim.model.id)
+    anchor = attempt.stores.registry.version_by_id(attempt.anchor_id)
     return judge(
         Question(
             judged=judged,
             live_labels=frozenset(live.labels),
             candidate_labels=frozenset(candidate.labels),
+            anchor_labels=frozenset(NetworkSpec.from_json(anchor.spec).labels),
             margin=gate.margin,
             alpha=min(gate.alpha, FAST_ALPHA) if fast else gate.alpha,
             untrained=material.learned_before == 0,
