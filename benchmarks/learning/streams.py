@@ -33,7 +33,7 @@ from worker.learning.sums import Sums
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "streams"
 SETTINGS = ClosedFormSettings("slda")
 GRID = tuple((width, forgetting) for width in (0, 200) for forgetting in (0.99, 0.999))
-CHOSEN = {"elec2": (200, 0.99), "outdoor": (200, 0.999)}  # by --select, on the other streams' beginning
+CHOSEN = {"elec2": (200, 0.99), "outdoor": (200, 0.99)}  # by --select, on the other streams' beginning
 SELECTED = 2000  # rows of a stream that --select looks at, at most
 DIGEST = "inputs"
 
