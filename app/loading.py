@@ -25,6 +25,7 @@ from app.networks.network import Network
 from app.networks.projection import Projection
 from app.networks.serialization import from_bytes, load_tensors, tensors_digest
 from app.networks.spec import NetworkSpec
+from app.networks.user_network import penalties_of
 from app.storage.registry import ModelRegistry
 from app.storage.tables import ArtifactKind, FileState, Version
 from app.storage.weights import WeightStore
@@ -110,6 +111,16 @@ class VersionLoader:
             module = self.load(version).backbone
         return module, self._digest(module)
 
+    def untaught(self, spec: NetworkSpec) -> Network:
+        """Give the network of a spec as it was before any learning, its backbone shared: do not change it."""
+        backbone = self._built(spec)
+        return with_head(spec, backbone, self._projection(spec, backbone.width))
+
+    def own_penalties(self, spec: NetworkSpec) -> Mapping[str, Callable[..., Tensor]]:
+        """Give the losses that the builder of the spec's network brings, by name; none for one of the catalog."""
+        target = self._builders.get(spec.architecture)
+        return {} if target is None else penalties_of(target)
+
     def delta(self, network: Network, parent: Version) -> Delta:
         """Give what a child of `parent` is saved as when it keeps the parent's backbone, or nearly.
 
@@ -165,12 +176,15 @@ class VersionLoader:
             raise Corrupt(f"version {version.number}", f"its base, version {base.number}, is another network")
         try:
             if base.files == FileState.NONE:
-                return self._shared(_built_key(of), lambda: build_backbone(of, self._builders, self._base_weights))
+                return self._built(of)
             return self._shared(("version", base.id), lambda: self._filled(of, from_bytes(self._read(base))))
         except PerennialError as error:
             if base is version:
                 raise
             raise MissingBase(version.number, base.id, base.number, str(error)) from error
+
+    def _built(self, spec: NetworkSpec) -> Backbone:
+        return self._shared(_built_key(spec), lambda: build_backbone(spec, self._builders, self._base_weights))
 
     def _full(self, version: Version, spec: NetworkSpec) -> Network:
         tensors = from_bytes(self._read(version))

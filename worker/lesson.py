@@ -42,10 +42,10 @@ class Lesson:
             material = gather(claim, attempt.recipe, stores.line)
         if not material.learn and not material.memory:
             return self._unchanged(attempt, parent, material, "nothing to learn and nothing to rehearse")
-        teaching = Teaching(claim.model, self._decoder, attempt.device, attempt.seed)
         with attempt.timed("learn"):
             track = self._tracked(attempt, parent, material)
-            learned = teaching.learn(parent, material, attempt.loader.learner_state(claim.parent), attempt.stopping)
+            state = attempt.loader.learner_state(claim.parent)
+            learned, logits = Teaching(attempt, self._decoder).learn(parent, material, state)
         attempt.kill_point("after_training")
         candidate = learned.network
         assert isinstance(candidate, Network)
@@ -86,6 +86,7 @@ class Lesson:
                 held_out=material.on(Side.HOLDOUT),
                 tests=material.on(Side.TEST),
                 scores=scores,
+                logits=logits,
                 # Labels may trickle in one by one: a young model has little to judge the first of them with.
                 too_early=too_early(judgement.metrics["n"], max(material.learned_before, len(material.learn))),
             )

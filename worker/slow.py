@@ -54,11 +54,9 @@ class SlowLane:
         if not material.memory:
             raise NothingLearned(claim.model.name)
         with attempt.timed("learn"):
-            teaching = Teaching(claim.model, self._decoder, attempt.device, attempt.seed)
             state = attempt.loader.learner_state(claim.parent)
-            learned = teaching.learn(
-                parent, replace(material, learn=material.memory, memory=()), state, attempt.stopping
-            )
+            learn_all = replace(material, learn=material.memory, memory=())
+            learned, _ = Teaching(attempt, self._decoder).learn(parent, learn_all, state)
         attempt.kill_point("after_training")
         assert isinstance(learned.network, Network)
         sight = Sight(self._source, claim.model, attempt.between_steps)

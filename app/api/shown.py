@@ -59,7 +59,7 @@ def shown_versions(parts: Parts, model: Model, versions: Sequence[Version]) -> l
                 accuracy=share_of(version.metrics),
                 test=test_of(version.metrics),
                 prequential=prequential_of(version.metrics),
-                metrics=version.metrics,
+                metrics=_without_state(version.metrics),
                 counts={"learn": 0, "holdout": 0, **counts.get(version.id, {})},
                 digest=None if weights is None else f"sha256:{weights.sha256}",
                 files=version.files,
@@ -76,6 +76,14 @@ def _family(parts: Parts, model: Model) -> str | None:
     if model.family_id is None:
         return None
     return next(family.name for family, _ in parts.registry.families() if family.id == model.family_id)
+
+
+def _without_state(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without what the next update goes on from: it is no figure, and changes its form."""
+    prequential = metrics.get("prequential")
+    if not isinstance(prequential, dict):
+        return metrics
+    return {**metrics, "prequential": {name: value for name, value in prequential.items() if name != "state"}}
 
 
 def share_of(metrics: Mapping[str, Any]) -> float | None:

@@ -46,6 +46,8 @@ def create_model(
     architecture: Annotated[str, typer.Option(help="A network of the catalog or of your builders.")] = "",
     weights: Annotated[str | None, typer.Option(help="`imagenet`, or `sha256:…` of an added file.")] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", help="A class; repeat it. May be left out.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A named recipe; `perennial recipes` shows them.")] = None,
+    family: Annotated[str | None, typer.Option(help="The models with which it shares a backbone.")] = None,
     file: Annotated[Path | None, typer.Option(help="The whole request as JSON instead, recipe and all.")] = None,
     url: URL = HERE,
     key: Key = "",
@@ -61,6 +63,8 @@ def create_model(
             "input": {"kind": "features", "size": features} if image is None else image_input(image),
             "network": {"architecture": architecture, "weights": weights},
             "labels": labels or [],
+            "recipe": recipe,
+            "family": family,
         }
     with Connection(url, key) as server:
         model = server.post("/v1/models", body)

@@ -49,9 +49,10 @@ def apply_delta(
     it, `moved` if left out. The base stays as it was; who wants to change the network copies it first.
     """
     tensors = from_bytes(data)
-    own = {f"{BACKBONE}{name}": tensor for name, tensor in base.module.state_dict().items()}
-    require_fit({**own, **head_shapes(spec, base.width)}, tensors, optional=own)
     changed = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
+    state = base.module.state_dict() if changed else {}  # asked of a backbone of many layers it takes milliseconds
+    own = {f"{BACKBONE}{name}": tensor for name, tensor in state.items()}
+    require_fit({**own, **head_shapes(spec, base.width)}, tensors, optional=own)
     backbone = (move or moved)(base, changed) if changed else base
     return headed(spec, backbone, tensors, projection)
 

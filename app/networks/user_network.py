@@ -4,9 +4,9 @@ The builder is called with a fixed number of classes, since its last layer is ta
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from app.errors import InvalidNetwork
 from app.networks.backbone import Backbone, cut
@@ -49,6 +49,18 @@ def built_by(target: str, classes: int = CLASSES) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise InvalidNetwork(f"The builder {target!r} gave a {type(network).__name__}; expected a torch.nn.Module.")
     return network
+
+
+def penalties_of(target: str) -> Mapping[str, Callable[..., Tensor]]:
+    """Give the losses that a builder brings for its network: its attribute `penalties`, name → function.
+
+    A function gets the module that learns and the step (its inputs, targets and logits), and gives a number that is
+    zero where nothing is to be held back. InvalidNetwork when the attribute is something else.
+    """
+    found = getattr(builder_at(target), "penalties", {})
+    if not isinstance(found, Mapping) or not all(callable(one) for one in found.values()):
+        raise InvalidNetwork(f"{target!r} has `penalties` that are no functions by name; expected a dict of functions.")
+    return found
 
 
 def user_network(target: str) -> Callable[[NetworkSpec], Backbone]:

@@ -105,7 +105,10 @@ class MatrixAnswer(Sent):
     model: str
     slice: Slice
     classes: list[str] = Field(description="The columns of `by_class`.")
-    slices: list[str] = Field(description="The columns of `by_slice`, oldest first: 2026-01-02T12, -01-02, -W01, -01.")
+    slices: list[str] = Field(
+        description="The columns of `by_slice`, oldest first, such as 2026-01-02T12, 2026-01-02, 2026-W01 or 2026-01. "
+        "Samples older than two days when a version was judged are counted by the day: as an hour, at T00."
+    )
     versions: list[MatrixRow] = Field(description="Newest first.")
     summary: MatrixSummary
     truncated: bool = Field(description="Whether columns were left out: there are at most 500 of each kind.")

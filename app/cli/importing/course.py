@@ -65,8 +65,7 @@ class Course:
     def run(self, model: dict[str, Any]) -> Report:
         """Post what is not posted yet, wait until it is learned, and tell what became of it."""
         target = f"{model['name']} {model['created_at']}"
-        baseline = max([0, *(version["version"] for version in self._teacher.versions_after(0)[-1:])])
-        beginning = self._journal.begin(target, self._survey.digest, baseline)
+        beginning = self._journal.begin(target, self._survey.digest, self._teacher.newest_version())
         waiting = Waiting(
             self._teacher, Watch(self._teacher, beginning.baseline), self._screen, self._manner.patience_seconds
         )
@@ -82,17 +81,19 @@ class Course:
             self._screen.stage(stage.number, len(self._plan.stages))
             chosen = self._choose(pool, stage, taught=seen is not None or live_before > 1)
             self._post(target, chosen, self._train)
-            if stage.number == 1:
-                self._post(target, [one for one in self._survey.test if one.client_id not in self._posted], self._test)
             if chosen or seen is None:
                 seen = self._wait(waiting)
                 self._tell(stage, seen, len(chosen), live_before)
-        assert seen is not None
-        return self._sum_up(seen)
+            if stage.number == 1:  # not before something useful is live
+                self._post(target, [one for one in self._survey.test if one.client_id not in self._posted], self._test)
+        return self._sum_up(self._wait(waiting))
 
     def _wait(self, waiting: Waiting) -> Seen:
         self._show_posted()
         seen = waiting.until_settled(len(self._survey.train))
+        self._teacher.until_served(
+            seen.live, wire_input(self._survey.kind, self._train.read(self._survey.train[0].index))
+        )
         self._report.first_live_seconds = waiting.first_live_seconds
         return seen
 

@@ -21,6 +21,8 @@ WIRE_BYTES = 8 << 20  # of inputs in one request, far below what a body may have
 AGAIN = frozenset({429, 502, 503, 504})
 PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
+SWAP_SECONDS = 5.0
+SWAP_LOOK_SECONDS = 0.1
 
 T = TypeVar("T")
 
@@ -93,6 +95,15 @@ class Teacher:
         said = self._patiently(lambda: self._connection.post(f"{self._path}/predict", body))
         return [Answer(tuple((one["label"], one["score"]) for one in row["top"])) for row in said["predictions"]]
 
+    def until_served(self, version: int, example: dict[str, Any]) -> None:
+        """Wait until the server that answers has swapped to a version; a moment at most, for it may be live no more."""
+        body = {"inputs": [example], "top_k": 1}
+        end = self._clock() + SWAP_SECONDS
+        while self._patiently(lambda: self._connection.post(f"{self._path}/predict", body))["version"] != version:
+            if self._clock() >= end:
+                return
+            self._sleep(SWAP_LOOK_SECONDS)
+
     def update_now(self) -> None:
         """Ask for an update, where the key allows it; without, the trigger decides."""
         try:
@@ -103,12 +114,17 @@ class Teacher:
         except Unavailable:
             return  # the next look will be patient
 
+    def newest_version(self) -> int:
+        """The highest number there is, live or not."""
+        path = f"{self._path}/versions"
+        return int(self._patiently(lambda: self._connection.get(path, limit=1))["versions"][0]["version"])
+
     def versions_after(self, number: int) -> list[dict[str, Any]]:
         """Versions with a higher number, oldest first."""
         found: list[dict[str, Any]] = []
         for page in self._pages("versions", "versions"):
             found += [version for version in page if version["version"] > number]
-            if len(found) < len(page) or page[-1]["version"] <= number + 1:
+            if page[-1]["version"] <= number + 1:
                 break
         return found[::-1]
 

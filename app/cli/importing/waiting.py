@@ -31,7 +31,8 @@ class Waiting:
         self._patience_seconds = patience_seconds
         self._sleep = sleep
         self._clock = clock
-        self.first_live_seconds: float | None = None
+        self._untaught: bool | None = None  # not known before the first look
+        self.first_live_seconds: float | None = None  # where this run saw it
 
     def until_settled(self, total: int) -> Seen:
         """Wait until the queue is drained; give the last look.
@@ -39,17 +40,20 @@ class Waiting:
         What is too little for the trigger is asked to be learned at once. What was judged and found too little to
         judge by is left in the queue, where it waits for company: the next stage's, or later samples.
         """
-        moved, before, nudged = self._clock(), None, False
+        before: tuple[int, ...] = ()
+        moved, nudged = self._clock(), False
         while True:
             seen = self._watch.look()
             self._screen.learned(seen, total)
-            if self.first_live_seconds is None and seen.learned:
-                self.first_live_seconds = self._screen.seconds
+            if self._untaught is None:
+                self._untaught = not seen.learned
+            if self._untaught and seen.learned:
+                self.first_live_seconds, self._untaught = self._screen.seconds, False
             if seen.settled:
                 return seen
             now = self._clock()
-            if seen != before:
-                before, moved = seen, now
+            if seen.progress != before:
+                before, moved = seen.progress, now
             still = now - moved
             if not seen.learning:
                 self._screen.say("Learning is paused or the model is pinned: the samples wait in its queue.")
@@ -61,7 +65,8 @@ class Waiting:
                 return seen
             if still > self._patience_seconds * (CLAIMED_TIMES if seen.claimed else 1):
                 self._screen.say(
-                    f"Nothing has moved for {still:.0f} s and {seen.queued:,} samples wait: is a worker running?"
+                    f"No version was made for {still:.0f} s, and {seen.queued:,} samples wait: "
+                    "is a worker running? Its log may say more."
                 )
                 return seen
             self._sleep(LOOK_SECONDS)

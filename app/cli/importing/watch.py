@@ -25,6 +25,11 @@ class Seen:
         """Whether nothing waits and nothing is being learned."""
         return not self.queued and not self.claimed
 
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """What changes when something was learned, and not when an update merely begins, fails and begins again."""
+        return (self.newest, self.live, self.learned, self.held_out, self.refused)
+
 
 class Watch:
     """Looks at a model again and again; each version is counted once."""

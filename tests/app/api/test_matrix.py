@@ -6,6 +6,7 @@ import pytest
 
 MATRIX = "/v1/models/iris/versions/matrix"
 TEST = {"accuracy": 0.75, "n": 8, "per_class": {"1": [6, 8]}}
+STATE = {"state": {"of": {}, "repeated": 3, "last_label": 1}}
 PREQUENTIAL = {"whole": 0.5, "window": 0.6, "fading": 0.7, "n": 30, "no_change": 0.25}
 
 
@@ -34,7 +35,7 @@ def taught(service: Any) -> None:
             "per_class": {"1": [16, 20], "2": [8, 10], "3": [0, 0]},
             "per_slice": {"2026-02-01T10": [24, 30]},
             "test": TEST,
-            "prequential": PREQUENTIAL,
+            "prequential": {**PREQUENTIAL, **STATE},
             "delta": True,
         },
     )
@@ -144,4 +145,5 @@ def test_versions_and_models_show_test_and_prequential_figures(service: Any) -> 
         assert shown["accuracy"] == 0.8
         assert shown["test"] == {"accuracy": 0.75, "n": 8}
         assert shown["prequential"] == PREQUENTIAL
+    assert version["metrics"]["prequential"] == PREQUENTIAL  # what the next update goes on from is no figure
     assert (first["accuracy"], first["test"], first["prequential"], first["delta"]) == (None, None, None, False)
