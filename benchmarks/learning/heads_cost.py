@@ -1,6 +1,7 @@
 """What a label costs a closed-form head: adding it to the sums, solving, choosing the strength, and memory, per width.
 
-Beside it the forward pass of MobileNetV2 for one picture of 96 × 96, which every label needs anyway. Processor time of one thread.
+Beside it the forward pass of MobileNetV2 for one picture of 96 × 96, which every label needs anyway. All of it
+processor time of one thread.
 """
 
 import math
