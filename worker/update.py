@@ -61,7 +61,7 @@ class Updater:
         means that the update failed; telling the queue is the caller's part.
         """
         self._kill_point("after_claim")
-        with Heartbeat(self._stores.queue, claim.update_id, self._lease_seconds) as heartbeat:
+        with Heartbeat(self._stores.queue, *claim.update_ids, lease_seconds=self._lease_seconds) as heartbeat:
             attempt = Attempt(
                 self._stores,
                 self._loader,
@@ -77,7 +77,8 @@ class Updater:
             except LearningStopped:
                 if heartbeat.lost.is_set():
                     raise LeaseLost(claim.update_id) from None
-                self._stores.queue.release(claim.update_id, "the worker was told to stop")
+                for update_id in claim.update_ids:
+                    self._stores.queue.release(update_id, "the worker was told to stop")
                 log.info("update let go", model=claim.model.name, update=claim.update_id)
                 return
         log.info(
