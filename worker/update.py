@@ -17,6 +17,7 @@ from app.storage.killpoint import KillPoint
 from app.storage.tables import Lane, Version
 from worker.attempt import Attempt, Stores
 from worker.decoding import Decoder
+from worker.family_lane import FamilyLane
 from worker.fast import FastLane
 from worker.featuring import FeatureSource
 from worker.heartbeat import Heartbeat
@@ -53,6 +54,7 @@ class Updater:
         self._lesson = Lesson(decoder)
         self._fast = FastLane(source, sums)
         self._slow = SlowLane(decoder, source, sums)
+        self._family = FamilyLane(decoder, source, sums)
 
     def perform(self, claim: Claim, give_way: Callable[[], None] = lambda: None) -> None:
         """Turn the claim into a judged version. Raises LeaseLost or StaleParent when overtaken: nothing was published.
@@ -94,4 +96,6 @@ class Updater:
     def _version(self, attempt: Attempt) -> Version:
         if not Recipe.model_validate(attempt.claim.model.recipe).closed_form:
             return self._lesson.perform(attempt)
-        return (self._fast if attempt.claim.lane == Lane.FAST else self._slow).perform(attempt)
+        if attempt.claim.lane == Lane.FAST:
+            return self._fast.perform(attempt)
+        return (self._slow if attempt.claim.model.family_id is None else self._family).perform(attempt)
