@@ -78,7 +78,7 @@ class Question:
     alpha: float
     untrained: bool = False  # live was never taught
     unproven: bool = False  # no version of the line was ever judged on held-out samples
-    least_for_margin: int = LEAST_FOR_MARGIN  # held-out samples below which none may be lost
+    solved: bool = False  # the candidate's head is in closed form: it may lose what chance moves, however few judge
     fold: FoldEvidence | None = None
     anchor_labels: frozenset[int] | None = None  # None: those of live
     names: Mapping[int, str] = field(default_factory=dict)
@@ -281,7 +281,7 @@ def _by_the_fold(q: Question) -> _Answer:
 
 
 def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled: Comparison) -> _Answer:
-    if overall.n < q.least_for_margin:
+    if overall.n < LEAST_FOR_MARGIN and not q.solved:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
     elif overall.loses_more_than(overall.floor(q.margin)):
@@ -293,6 +293,8 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
         if seen.taken_beyond_share:
             return Decision.INCONCLUSIVE, f"{_moved(seen)}{of}; an even share for them is {_percent(seen.share)}"
     of_settled = max(2.0, q.margin * settled.n)
+    if q.solved:
+        of_settled = max(of_settled, settled.floor(q.margin))
     if settled.loses_more_than(of_settled):
         floor = _floor(settled, of_settled)
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"

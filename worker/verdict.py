@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.networks.spec import NetworkSpec
 from worker.attempt import Attempt
-from worker.gate import LEAST_FOR_MARGIN, FoldEvidence, Judged, Judgement, Question, judge
+from worker.gate import FoldEvidence, Judged, Judgement, Question, judge
 from worker.material import Material
 from worker.taught import Taught
 
@@ -40,7 +40,7 @@ def decide(
             untrained=material.learned_before == 0,
             unproven=not material.settled,
             fold=fold,
-            least_for_margin=0 if fast else LEAST_FOR_MARGIN,
+            solved=fast,
             names={label.id: label.name for label in labels},
         )
     )

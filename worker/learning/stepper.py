@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.learning.failure import LearningFailed
+from worker.learning.held_weights import HeldWeights
 from worker.learning.normalization import set_training, statistics_move
 from worker.learning.penalty import Penalty, Step
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
@@ -55,7 +56,9 @@ class Stepper:
             raise LearningFailed(
                 f"There is no rehearsal loss {rehearsal.kind!r}; choose one of {', '.join(REHEARSAL_LOSSES)}."
             )
-        self._module, self._optimizer, self._penalties = module, optimizer, tuple(penalties)
+        self._module, self._optimizer = module, optimizer
+        self._holding = [penalty for penalty in penalties if isinstance(penalty, HeldWeights)]
+        self._penalties = [penalty for penalty in penalties if not isinstance(penalty, HeldWeights)]
         self._loss = REHEARSAL_LOSSES[rehearsal.kind](rehearsal, seen)
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self.offsets, self._batch_statistics = offsets, batch_statistics
@@ -102,8 +105,8 @@ class Stepper:
         for penalty in self._penalties:
             loss = loss + penalty(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
-        value = float(loss.detach())
+        value = float(loss.detach()) + sum(float(penalty.pull()) for penalty in self._holding)
+        norm = self._clip()
         if not (math.isfinite(value) and math.isfinite(norm)):
             require_finite(inputs)
             raise LearningFailed(
@@ -113,6 +116,16 @@ class Stepper:
         self._optimizer.step()
         self.steps += 1
         return value
+
+    def _clip(self) -> float:
+        """Shorten the gradient to the norm allowed and give the norm it had."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if not gradients:
+            return 0.0
+        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())  # noqa: SLF001
+        if norm > self._clip_norm:
+            torch._foreach_mul_(gradients, self._clip_norm / norm)
+        return norm
 
     def _set_training(self, distinct: int) -> None:
         move = statistics_move(batch=distinct, statistics=self._batch_statistics)
