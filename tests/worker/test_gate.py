@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.gate import Decision, FoldEvidence, Judged, Question, compare, holm, judge, p_worse, too_early, young
+from worker.comparison import compare, holm, p_worse
+from worker.gate import Decision, FoldEvidence, Judged, Question, judge, too_early, young
 
 CAT, DOG, BIRD = 1, 2, 3
 

@@ -44,12 +44,14 @@ class Stepper:
         *,
         seen: Tensor | None = None,
         batch_statistics: bool = False,
+        groups: Tensor | None = None,
     ) -> None:
         """Prepare steps; raises LearningFailed for a rehearsal loss the catalog has not.
 
         `offsets` (rows,) are added to the logits in every loss on labels. `seen` are rows for which samples came
         before the first step. `batch_statistics` lets BatchNorm's running statistics move with batches that are
-        large enough; otherwise it normalizes by the statistics it has. Between steps the module may be put into eval
+        large enough; otherwise it normalizes by the statistics it has. `groups` (rows,) are the heads that rows belong
+        to where there are several: see `groups`. Between steps the module may be put into eval
         mode as a whole.
         """
         if rehearsal.kind not in REHEARSAL_LOSSES:
@@ -63,6 +65,7 @@ class Stepper:
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self.offsets, self._batch_statistics = offsets, batch_statistics
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.groups = groups
         self._moving: bool | None = None
         self.steps = 0
         self.new_logits: Tensor | None = None
@@ -99,6 +102,7 @@ class Stepper:
                 tuple(len(part.targets) for part in memory),
                 tuple(part.logits for part in memory),
                 self.offsets,
+                self.groups,
             )
         )
         step = Step(inputs, targets, logits)
