@@ -21,6 +21,7 @@ from worker.attempt import Attempt
 from worker.decoding import Decoder
 from worker.featuring import FeatureSource
 from worker.gate import Decision
+from worker.heartbeat import Heartbeat
 from worker.learning.learner import Learned
 from worker.material import gather
 from worker.outcomes import anchor_after
@@ -54,7 +55,7 @@ class SlowLane:
         if not material.memory:
             raise NothingLearned(claim.model.name)
         with attempt.timed("learn"):
-            state = attempt.loader.learner_state(claim.parent)
+            _, state = attempt.left_behind(claim.parent)
             learn_all = replace(material, learn=material.memory, memory=())
             learned, _ = Teaching(attempt, self._decoder).learn(parent, learn_all, state)
         attempt.kill_point("after_training")
@@ -82,7 +83,8 @@ class SlowLane:
             judgement = decide(attempt, material, judged, network.spec, candidate.network.spec, evidence(taught))
             tests = sight.answers(candidate, material.tests)
         promoted = judgement.decision is Decision.PROMOTED
-        weights, left = attempt.write(candidate.network.state_dict(), {**learned.state, **taught.tensors()})
+        taught.beside = learned.state
+        weights, left = attempt.write(candidate.network.state_dict(), taught.tensors())
         taught.unsaved = 0
         version = attempt.commit(
             Outcome(
@@ -133,6 +135,7 @@ def _held(attempt: Attempt) -> Iterator[None]:
             )
         waiting.wait(0.05)
     try:
-        yield
+        with Heartbeat(queue, held, attempt.lease_seconds):
+            yield
     finally:
         queue.release(held, "the slow update has published or given up")

@@ -4,10 +4,11 @@ Called by every way to learn. The rules are the gate's.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from app.networks.spec import NetworkSpec
 from worker.attempt import Attempt
-from worker.gate import LEAST_FOR_MARGIN, FoldEvidence, Judged, Judgement, Question, judge
+from worker.gate import LEAST_FOR_MARGIN, Decision, FoldEvidence, Judged, Judgement, Question, judge
 from worker.material import Material
 from worker.taught import Taught
 
@@ -25,10 +26,14 @@ def decide(
     *,
     fast: bool = False,
 ) -> Judgement:
-    """Ask the gate."""
+    """Ask the gate.
+
+    A solved head without what was withdrawn, or under labels that it held already, is as good as its samples are:
+    no verdict keeps it from being published, since the sums of a withdrawn sample must not be served on.
+    """
     gate = attempt.recipe.gate
     labels = attempt.stores.registry.labels(attempt.claim.model.id)
-    return judge(
+    judgement = judge(
         Question(
             judged=judged,
             live_labels=frozenset(live.labels),
@@ -42,6 +47,9 @@ def decide(
             names={label.id: label.name for label in labels},
         )
     )
+    if fast and not material.learn and not material.held:
+        return replace(judgement, decision=Decision.PROMOTED, reason=f"without what was withdrawn: {judgement.reason}")
+    return judgement
 
 
 def evidence(taught: Taught) -> FoldEvidence | None:
