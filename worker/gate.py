@@ -22,6 +22,7 @@ A claim brings its own held-out samples, so a batch of wrong labels vouches for 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -163,11 +164,11 @@ def judge(question: Question) -> Judgement:
     overall = compare((s.label, s.live, s.candidate) for s in old)
     anchor = compare((s.label, s.anchor, s.candidate) for s in old)
     settled = compare((s.label, s.live, s.candidate) for s in old if s.settled)
-    classes = {
-        label: compare((s.label, s.live, s.candidate) for s in old if s.label == label)
-        for label in sorted({s.label for s in old})
-    }
-    new = {label: compare((s.label, s.live, s.candidate) for s in q.judged if s.label == label) for label in fresh}
+    by_label: dict[int, list[tuple[int, int | None, int | None]]] = defaultdict(list)
+    for s in q.judged:
+        by_label[s.label].append((s.label, s.live, s.candidate))
+    classes = {label: compare(by_label[label]) for label in sorted({s.label for s in old})}
+    new = {label: compare(by_label[label]) for label in fresh}
     metrics: dict[str, Any] = {
         **asdict(overall),
         "anchor": asdict(anchor),

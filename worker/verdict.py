@@ -47,6 +47,9 @@ def decide(
             names={label.id: label.name for label in labels},
         )
     )
+    if fast:  # such versions come every second, and models may have thousands of classes
+        moved = {label: seen for label, seen in judgement.metrics["classes"].items() if seen["b"] or seen["c"]}
+        judgement = replace(judgement, metrics={**judgement.metrics, "classes": moved})
     if fast and not material.learn and not material.held:
         return replace(judgement, decision=Decision.PROMOTED, reason=f"without what was withdrawn: {judgement.reason}")
     return judgement

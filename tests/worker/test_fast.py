@@ -28,7 +28,7 @@ def test_labels_one_by_one_end_in_the_head_that_is_solved_at_once(
 ) -> None:
     model = school.create(architecture=architecture, **recipe)
     updater = school.updater()
-    for index in range(0, 40):
+    for index in range(40):
         school.post(model, [index])
         school.learn(model, updater)
     school.post(model, range(40, 260))
