@@ -37,7 +37,12 @@ class EWC(Strict):
 
     kind: Literal["ewc"] = "ewc"
     strength: float = Field(default=100.0, ge=0, le=1e9)
-    decay: float = Field(default=1.0, ge=0, le=1, description="How much of the earlier importance stays: F ← γF + F_t.")
+    decay: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="How much of the earlier importance stays: F ← γF + F_t. With 1 it only ever grows.",
+    )
     samples: int = Field(default=500, ge=1, le=100_000, description="Samples that each new importance is measured on.")
 
 

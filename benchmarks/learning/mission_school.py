@@ -149,11 +149,11 @@ class School:
 
     def states(self, name: str) -> dict[str, int]:
         """How many samples are in which state."""
-        found = [one.sample.state.value for one in self.receipts.list(self.registry.model(name), limit=1_000_000)]
+        found = [str(one.sample.state) for one in self.receipts.list(self.registry.model(name), limit=1_000_000)]
         return {state: found.count(state) for state in sorted(set(found))}
 
     def verdicts(self, name: str) -> dict[str, int]:
-        found = [version.verdict.value for version in self.versions(name) if version.number > 1]
+        found = [str(version.verdict) for version in self.versions(name) if version.number > 1]
         return {verdict: found.count(verdict) for verdict in sorted(set(found))}
 
 
@@ -166,3 +166,8 @@ def school(claim_limit: int = 2048) -> Iterator[School]:
             yield found
         finally:
             found.database.close()
+
+
+def refusals(teaching: School, name: str) -> list[str]:
+    """Why versions were not promoted, the newest few."""
+    return [version.reason for version in teaching.versions(name) if version.verdict != "promoted"][:4]

@@ -13,7 +13,7 @@ import torch
 from mission_data import CIFAR, NOISES, SHARED, by_label, cifar, some_of_each
 from mission_offline import SIZE, chosen_decay, features_of, logistic, mobilenet
 from mission_row import Row, run
-from mission_school import School, school
+from mission_school import School, refusals, school
 from torch import Tensor
 
 from app.networks.network import Network
@@ -59,6 +59,7 @@ def measure(row: Row) -> None:
                 decay=decay,
                 samples=teaching.states(name),
                 versions=teaching.verdicts(name),
+                not_promoted_because=refusals(teaching, name),
             )
             row.must(f"{name}: service >= offline - {BOUND:g}", ours >= reference - BOUND)
 

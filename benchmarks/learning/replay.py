@@ -48,7 +48,16 @@ _FASHION = {"hidden": (256, 256), "batch": 10, "replayed": 30, "balanced": True,
 _FASHION |= {"alpha": 1.0, "beta": 1.0, "lr": 0.1, "averaging": 0.99, "shift": 1, "mirror": True, "review": 0}
 
 PROTOCOLS = [
-    Protocol("split-mnist-online-er", "mnist", split, _ONLINE, "92 (0.92)", 91.5),
+    Protocol(
+        "split-mnist-online-er",
+        "mnist",
+        split,
+        _ONLINE | {"averaging": 0.99},
+        "92 (0.92)",
+        91.5,
+        grid={"lr": (0.05, 0.1), "averaging": (0.0, 0.99)},
+        chosen="averaging: held out",
+    ),
     Protocol(
         "split-mnist-online-er-ace",
         "mnist",
