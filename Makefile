@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up test check lock bench
+.PHONY: install demo up test check lock bench bench-learning
 
 install: $(STAMP)
 
@@ -42,3 +42,6 @@ bench: install
 	$(BIN)/python benchmarks/intake.py
 	$(BIN)/python benchmarks/swap_under_load.py
 	$(BIN)/python benchmarks/fashion_mnist.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+bench-learning: install
+	$(BIN)/python benchmarks/learning/run.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)

@@ -37,7 +37,12 @@ class EWC(Strict):
 
     kind: Literal["ewc"] = "ewc"
     strength: float = Field(default=100.0, ge=0, le=1e9)
-    decay: float = Field(default=1.0, ge=0, le=1, description="How much of the earlier importance stays: F ← γF + F_t.")
+    decay: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="How much of the earlier importance stays: F ← γF + F_t. With 1 it only ever grows.",
+    )
     samples: int = Field(default=500, ge=1, le=100_000, description="Samples that each new importance is measured on.")
 
 
@@ -223,3 +228,21 @@ class NewClasses(Strict):
 
     policy: Literal["propose", "accept", "refuse"] = "propose"
     after: int = Field(default=5, ge=1, le=10_000, description="Samples of a proposed label that make it a class.")
+
+
+def unshareable(head: Head, penalties: tuple[Penalty, ...]) -> list[str]:
+    """What in a recipe cannot be, when its model shares a backbone: each names the field and what to do."""
+    found = []
+    if isinstance(head, Softmax):
+        found.append(
+            "recipe.head: models of a family share one backbone, and updates of a 'softmax' head would move it for one "
+            "model alone; choose head 'ridge' or 'slda' (recipes 'frozen-backbone', 'fine-tune' and 'drift' have "
+            "one), or leave `family` out"
+        )
+    one_model_s = [one.kind for one in penalties if isinstance(one, EWC | OwnPenalty)]
+    if one_model_s:
+        found.append(
+            f"recipe.penalties: {', '.join(map(repr, dict.fromkeys(one_model_s)))} would look at one model's answers "
+            "while the backbone is its family's; choose 'l2_sp' or 'lwf', or leave `family` out"
+        )
+    return found

@@ -10,19 +10,19 @@ from typing import Any
 NAMED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Pretrained weights stay as they are; the head is solved anew with every label.
-        "frozen-backbone": {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []},
+        "frozen-backbone": {"head": {"kind": "slda"}, "trainable": "head", "penalties": []},
         # Everything is learned by gradient steps, old samples rehearsed beside the new ones.
         "from-scratch": {},
         # What was right last month may be wrong today: a second head forgets, the last block follows now and then.
         "drift": {
-            "head": {"kind": "ridge", "forgetting": 0.999},
+            "head": {"kind": "slda", "forgetting": 0.99},
             "trainable": "last_blocks",
             "optimizer": {"kind": "sgd", "lr": 0.003},
             "schedule": {"samples": 1000},
         },
         # The head is solved with every label, and pretrained layers follow slowly, held by their old weights.
         "fine-tune": {
-            "head": {"kind": "ridge"},
+            "head": {"kind": "slda"},
             "trainable": "last_blocks",
             "blocks": 2,
             "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}, {"kind": "lwf", "strength": 1.0}],

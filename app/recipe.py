@@ -28,6 +28,7 @@ from app.ingredients import (
     Softmax,
     Strict,
     Trigger,
+    unshareable,
 )
 from app.named_recipes import DEFAULT, DEFAULT_PRETRAINED, NAMED, laid_over
 
@@ -181,7 +182,7 @@ class NewModel(Strict):
     family: str | None = Field(
         default=None,
         pattern=MODEL_NAME,
-        description="Models of one family share a backbone; each has its own head.",
+        description="Models of one family share a backbone; each has its own head, which is solved: `ridge` or `slda`.",
     )
 
     @model_validator(mode="before")
@@ -201,7 +202,7 @@ class NewModel(Strict):
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> "NewModel":
-        found = misfits(self.recipe, self.input, self.network)
+        found = misfits(self.recipe, self.input, self.network, family=self.family is not None)
         if found:
             raise ValueError("; and ".join(found))
         return self
@@ -271,9 +272,11 @@ def _in_vain(recipe: Recipe, slow: bool) -> list[str]:
     return [words] if fields else []
 
 
-def misfits(recipe: Recipe, shape: ImageInput | FeaturesInput, network: NetworkChoice) -> list[str]:
-    """What a recipe asks for that this input or this network cannot give: each names the field and what to do."""
-    found = []
+def misfits(
+    recipe: Recipe, shape: ImageInput | FeaturesInput, network: NetworkChoice, *, family: bool = False
+) -> list[str]:
+    """What a recipe asks for that this input, network or family cannot give: each names the field and what to do."""
+    found = unshareable(recipe.head, recipe.penalties) if family else []
     crop = recipe.augmentation.crop
     if recipe.augmentation != Augmentation() and not isinstance(shape, ImageInput):
         found.append("recipe.augmentation: crops and flips are for pictures, and the input is features; leave it out")

@@ -4,7 +4,7 @@ Made by the Updater for each claim, used by the three ways to learn. Decides not
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from uuid_utils import uuid7
 
-from app.errors import LeaseLost, StaleParent
+from app.errors import Conflict, LeaseLost, StaleParent
 from app.loading import VersionLoader
 from app.networks.serialization import to_bytes
 from app.recipe import Recipe
@@ -79,6 +79,10 @@ class Attempt:
         self.give_way()
         return self.should_stop()
 
+    def beside(self, claim: Claim) -> "Attempt":
+        """The attempt at a relative's part of the same update."""
+        return replace(self, claim=claim, version_id=str(uuid7()), seconds={})
+
     def onto(self, live: Version, epoch: int) -> None:
         """Publish on top of this version from now on: a slow update is judged against what is live when it ends."""
         self.claim = replace(self.claim, parent=live, epoch=epoch)
@@ -141,3 +145,17 @@ class Attempt:
         started = time.monotonic()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
+
+
+def commit_together(made: Sequence[tuple[Attempt, Outcome]]) -> list[Version]:
+    """Record the parts of a family's update, or nothing; files that no row will ever name are let go."""
+    first = made[0][0]
+    first.kill_point("before_commit")
+    try:
+        versions = first.stores.queue.commit_all([(attempt.claim, outcome) for attempt, outcome in made])
+    except Conflict:
+        for attempt, _ in made:
+            attempt.stores.weights.delete(attempt.version_id)
+        raise
+    first.kill_point("after_commit")
+    return versions

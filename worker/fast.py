@@ -77,9 +77,12 @@ class FastLane:
 
     def _bench(self, attempt: Attempt, sight: Sight, live: Seer, material: Material) -> Seer:
         """The network that the candidate's head is solved for: live's, unless its input scales are still being learned
-        or the recipe asks for another projection."""
+        or the recipe asks for another projection. In a family input scales are learned by all at once, slowly."""
         network, backbone = live.network, live.backbone
-        if any(isinstance(module, Standardize) and module.count < FROZEN_AFTER for module in network.modules()):
+        alone = attempt.claim.model.family_id is None
+        if alone and any(
+            isinstance(module, Standardize) and module.count < FROZEN_AFTER for module in network.modules()
+        ):
             inputs = self._source.inputs(network, material.learn)
             if inputs is not None:
                 network = copy.deepcopy(network)

@@ -13,6 +13,10 @@ reverse; the candidate answers with all its labels.
   label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012);
 - *inconclusive*: everything else.
 A class that live does not know is no part of n: it needs recall ≥ 1/C, C being the number of the candidate's classes.
+Knowing more classes costs answers right before, also where nothing is forgotten. So what a sample is lost *to* counts:
+lost to a class that the other version does not know, or that is young (fewer settled samples than half an even share),
+it is no part of b; but such classes may take no more than their even share, and what chance adds
+(docs/decisions/0014). Against the anchor, n is of the classes that it knows.
 If only such classes were held out, n is 0 and nothing is known of what may have been lost, so it is held back.
 While live was never taught there is nothing to lose and nothing it knows: every held-out sample whose class the
 candidate knows counts, and the recall of 1/C is asked of all of them together.
@@ -21,14 +25,14 @@ A claim brings its own held-out samples, so a batch of wrong labels vouches for 
 *before* the claim must by themselves pass the test, and lose no more than the margin, or two samples.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-LEAST_FOR_MARGIN = 30
+from worker.comparison import LEAST_FOR_MARGIN, Comparison, compare, holm
+
 LEAST_FOR_CLASS_TEST = 20
 
 
@@ -74,33 +78,10 @@ class Question:
     alpha: float
     untrained: bool = False  # live was never taught
     unproven: bool = False  # no version of the line was ever judged on held-out samples
-    least_for_margin: int = LEAST_FOR_MARGIN  # held-out samples below which none may be lost
+    solved: bool = False  # the candidate's head is in closed form: it may lose what chance moves, however few judge
     fold: FoldEvidence | None = None
+    anchor_labels: frozenset[int] | None = None  # None: those of live
     names: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two versions on the same samples."""
-
-    n: int
-    b: int  # right before, wrong after
-    c: int  # wrong before, right after
-    p: float  # of the exact test that it got worse
-    before: float | None  # accuracies; None without samples
-    after: float | None
-
-    def loses_more_than(self, samples: float) -> bool:
-        # A hair more, so that 2 of 100 is within 0.02 in floating point too.
-        return self.b - self.c > samples + 1e-9
-
-    def loses_what_matters(self, margin: float) -> bool:
-        """Whether the loss is more than the margin; of fewer samples than it is made for, any loss is."""
-        return self.n < LEAST_FOR_MARGIN or self.loses_more_than(margin * self.n)
-
-    def floor(self, margin: float) -> float:
-        """How many samples may be lost: the margin, or what chance alone would move."""
-        return max(margin * self.n, math.sqrt(self.b + self.c))
 
 
 @dataclass(frozen=True)
@@ -110,49 +91,11 @@ class Judgement:
     metrics: dict[str, Any]
 
 
-def p_worse(b: int, c: int) -> float:
-    """One-sided exact McNemar test: P(X ≥ b), X ~ Binomial(b + c, ½), that the candidate is no worse than live.
-
-    McNemar 1947, Psychometrika 12; p = Σ_{k=b}^{b+c} C(b+c, k) / 2^(b+c), summed in whole numbers.
-    """
-    discordant = b + c
-    if b == 0:
-        return 1.0
-    term = math.comb(discordant, b)
-    total = term
-    for k in range(b, discordant):
-        term = term * (discordant - k) // (k + 1)
-        total += term
-    # Whole numbers of this size overflow a float one by one, but not their quotient.
-    return min(1.0, total / (1 << discordant))
-
-
-def holm(p_values: Mapping[int, float], alpha: float) -> set[int]:
-    """Which hypotheses fall under Holm's step-down procedure (1979): p_(i) ≤ α/(m − i + 1), stopping at the first that
-    does not; strictly less here, as everywhere in the gate.
-    """
-    rejected: set[int] = set()
-    ordered = sorted(p_values, key=lambda key: (p_values[key], key))
-    for position, key in enumerate(ordered):
-        if p_values[key] >= alpha / (len(ordered) - position):
-            break
-        rejected.add(key)
-    return rejected
-
-
-def compare(answers: Iterable[tuple[int, int | None, int | None]]) -> Comparison:
-    """Count over (label, before, after)."""
-    n = b = c = right_before = right_after = 0
-    for label, before, after in answers:
-        was, now = before == label, after == label
-        n += 1
-        right_before += was
-        right_after += now
-        b += was and not now
-        c += now and not was
-    if n == 0:
-        return Comparison(0, 0, 0, 1.0, None, None)
-    return Comparison(n, b, c, p_worse(b, c), right_before / n, right_after / n)
+def young(q: Question) -> frozenset[int]:
+    """The candidate's classes of which so few samples were held out before that these cannot speak for them."""
+    counts = Counter(one.label for one in q.judged if one.settled and one.label in q.candidate_labels)
+    enough = counts.total() / max(len(q.candidate_labels), 1) / 2
+    return frozenset(label for label in q.candidate_labels if counts[label] < enough)
 
 
 def judge(question: Question) -> Judgement:
@@ -161,13 +104,23 @@ def judge(question: Question) -> Judgement:
     known = q.candidate_labels if q.untrained else q.live_labels
     old = [sample for sample in q.judged if sample.label in known]
     fresh = sorted({s.label for s in q.judged if s.label in q.candidate_labels and s.label not in known})
-    overall = compare((s.label, s.live, s.candidate) for s in old)
-    anchor = compare((s.label, s.anchor, s.candidate) for s in old)
-    settled = compare((s.label, s.live, s.candidate) for s in old if s.settled)
+    of_anchor = q.live_labels if q.anchor_labels is None else q.anchor_labels
+    few, count = young(q), max(len(q.candidate_labels), 1)
+    to_live, to_anchor = (q.candidate_labels - labels | few for labels in (q.live_labels, of_anchor))
+    share = len(to_live) / count
+    overall = compare(((s.label, s.live, s.candidate) for s in old), to_live, share)
+    anchor = compare(
+        ((s.label, s.anchor, s.candidate) for s in old if q.untrained or s.label in of_anchor),
+        to_anchor,
+        len(to_anchor) / count,
+    )
+    settled = compare(((s.label, s.live, s.candidate) for s in old if s.settled), to_live, share)
     by_label: dict[int, list[tuple[int, int | None, int | None]]] = defaultdict(list)
     for s in q.judged:
         by_label[s.label].append((s.label, s.live, s.candidate))
-    classes = {label: compare(by_label[label]) for label in sorted({s.label for s in old})}
+    classes = {
+        label: compare(by_label[label], to_live - {label}, share) for label in sorted({sample.label for sample in old})
+    }
     new = {label: compare(by_label[label]) for label in fresh}
     metrics: dict[str, Any] = {
         **asdict(overall),
@@ -249,7 +202,7 @@ def _by_the_fold(q: Question) -> _Answer:
 
 
 def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled: Comparison) -> _Answer:
-    if overall.n < q.least_for_margin:
+    if overall.n < LEAST_FOR_MARGIN and not q.solved:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
     elif overall.loses_more_than(overall.floor(q.margin)):
@@ -257,7 +210,12 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
     if anchor.loses_more_than(anchor.floor(q.margin)):
         floor = _floor(anchor, anchor.floor(q.margin))
         return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
+    for seen, of in ((overall, ""), (anchor, " against the best version of the line")):
+        if seen.taken_beyond_share:
+            return Decision.INCONCLUSIVE, f"{_moved(seen)}{of}; an even share for them is {_percent(seen.share)}"
     of_settled = max(2.0, q.margin * settled.n)
+    if q.solved:
+        of_settled = max(of_settled, settled.floor(q.margin))
     if settled.loses_more_than(of_settled):
         floor = _floor(settled, of_settled)
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"
@@ -273,7 +231,8 @@ def _moved(seen: Comparison, of: str = "") -> str:
     words = f"accuracy on {of}" if of else "accuracy"
     p = f", p={seen.p:.3f}" if seen.p >= 0.001 else ", p<0.001"
     lost = p if seen.b > seen.c else ""
-    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}{lost})"
+    taken = f", {seen.taken} of them taken by classes that are new" if seen.taken else ""
+    return f"{words} {_percent(seen.before or 0.0)} → {_percent(seen.after or 0.0)} (n={seen.n}{lost}{taken})"
 
 
 def _name(q: Question, label: int) -> str:

@@ -20,15 +20,15 @@ class Leases(Protocol):
 
 
 class Heartbeat:
-    """Extends the lease every quarter of it while the `with` block runs; `lost` is set once it is another's."""
+    """Extends the leases every quarter of them while the `with` block runs; `lost` is set once one is another's."""
 
-    def __init__(self, leases: Leases, update_id: int, lease_seconds: float) -> None:
+    def __init__(self, leases: Leases, *update_ids: int, lease_seconds: float) -> None:
         self.lost = threading.Event()
         self._leases = leases
-        self._update_id = update_id
+        self._update_ids = update_ids
         self._lease_seconds = lease_seconds
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{update_id}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{update_ids[0]}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,9 +43,10 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._done.wait(self._lease_seconds / 4):
             try:
-                self._leases.heartbeat(self._update_id, self._lease_seconds)
+                for update_id in self._update_ids:
+                    self._leases.heartbeat(update_id, self._lease_seconds)
             except LeaseLost:
                 self.lost.set()
                 return
             except Exception as error:  # noqa: BLE001  a database that is away for a moment must not end the thread
-                log.warning("heartbeat failed", update=self._update_id, error=str(error))
+                log.warning("heartbeat failed", update=self._update_ids[0], error=str(error))

@@ -92,14 +92,21 @@ class Loop:
             self._perform(claim, self._give_way if claim.lane == Lane.SLOW else _nothing)
         except StaleParent as error:
             log.warning("update overtaken", error=str(error), **fields)
-            self._queue.release(claim.update_id, str(error))
+            self._released(claim, error)
         except LeaseLost as error:
             log.warning("update overtaken", error=str(error), **fields)
+            if claim.relatives:  # their leases are whole: only one of the family was overtaken
+                self._released(claim, error)
         except Exception as error:
             log.exception("update failed", **fields)
-            self._queue.fail(claim.update_id, _words(error))
+            for update_id in claim.update_ids:
+                self._queue.fail(update_id, _words(error))
             return False
         return True
+
+    def _released(self, claim: Claim, error: Exception) -> None:
+        for update_id in claim.update_ids:
+            self._queue.release(update_id, str(error))
 
     def _give_way(self) -> None:
         """Learn what waits in the fast lane, in the middle of a slow update; what goes wrong there is no harm here."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.recipe import Recipe
 from app.storage.claims import Claim, ClaimedRevision
-from app.storage.line import LineReader, Stored
+from app.storage.line import MEMORIES, LineReader, Stored
 from app.storage.tables import Lane, RevisionAction
 from worker.holdout import Side, split
 
@@ -51,8 +51,7 @@ def gather(claim: Claim, recipe: Recipe, line: LineReader) -> Material:
     fresh = {revision.content_digest for revision in (*learn, *held)}
     # A closed-form head has learned all it rehearses: what claims for it needs no memory.
     capacity = 0 if claim.lane == Lane.FAST else recipe.memory.capacity
-    read = line.memory if recipe.memory.kind == "class_balanced" else line.uniform_memory
-    memory = read(claim.model, capacity, exclude=fresh) if capacity else []
+    memory = MEMORIES[recipe.memory.kind](line, claim.model, capacity, fresh) if capacity else []
     return Material(
         learn=learn,
         held=held,

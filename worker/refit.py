@@ -30,3 +30,9 @@ def projected(network: Network, width: int) -> Network:
     head.bias = nn.Parameter(torch.zeros(len(spec.labels)))
     device = network.head.weight.device
     return Network(spec, network.backbone, head, network.width).to(device).eval()
+
+
+def on_backbone(network: Network, backbone: nn.Module) -> Network:
+    """The network on another backbone of the same make; its head and projection are shared."""
+    projection = network.projection if isinstance(network.projection, Projection) else None
+    return Network(network.spec, backbone, network.head, network.width, projection).eval()

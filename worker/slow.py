@@ -10,29 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from app.errors import Conflict, NothingLearned
 from app.networks.network import Network
 from app.networks.serialization import backbone_digest
-from app.storage.claims import Outcome
-from app.storage.tables import Verdict, Version
+from app.storage.tables import Version
 from worker.attempt import Attempt
 from worker.decoding import Decoder
 from worker.featuring import FeatureSource
-from worker.gate import Decision
 from worker.heartbeat import Heartbeat
-from worker.learning.learner import Learned
 from worker.material import gather
-from worker.outcomes import anchor_after
-from worker.refit import with_head
-from worker.report import figures, test_figures
-from worker.sight import Seer, Sight, examined
+from worker.refined import refined
+from worker.sight import Seer, Sight
 from worker.sums_of_the_line import SumsOfTheLine
-from worker.taught import Taught
 from worker.teaching import Teaching
-from worker.track import Track
-from worker.verdict import decide, evidence
 
 HOLD_SECONDS = 60.0
 """How long a slow update waits for a fast one of another worker to end."""
@@ -64,66 +55,17 @@ class SlowLane:
         seer = Seer(learned.network.to(attempt.device), backbone_digest(learned.network))
         with attempt.timed("features"):
             sight.fed(seer, [*line.learned(claim.model), *material.settled, *material.tests])
-        with _held(attempt):
-            return self._publish(attempt, sight, seer, learned, len(material.memory))
-
-    def _publish(self, attempt: Attempt, sight: Sight, seer: Seer, learned: Learned, rehearsed: int) -> Version:
-        registry, model = attempt.stores.registry, attempt.claim.model
-        now_live = registry.live(model.id)
-        attempt.onto(now_live.version, now_live.epoch)
-        network = attempt.loader.load(now_live.version)
-        live = Seer(network, attempt.loader.backbone_of(now_live.version)[1])
-        sight = Sight(self._source, model, lambda: None)  # nothing may come in between from here on
-        with attempt.timed("judge"):
-            material = gather(attempt.claim, attempt.recipe, attempt.stores.line)
-            taught = self._taught(attempt, sight, seer)
-            solved = taught.heads(attempt.recipe, network.spec.labels)[0]
-            candidate = Seer(with_head(seer.network, network.spec.labels, solved), seer.backbone)
-            judged, sample_ids = examined(attempt, sight, material, live, candidate)
-            judgement = decide(attempt, material, judged, network.spec, candidate.network.spec, evidence(taught))
-            tests = sight.answers(candidate, material.tests)
-        promoted = judgement.decision is Decision.PROMOTED
-        taught.beside = learned.state
-        weights, left = attempt.write(candidate.network.state_dict(), taught.tensors())
-        taught.unsaved = 0
-        version = attempt.commit(
-            Outcome(
-                version_id=attempt.version_id,
-                spec=candidate.network.spec,
-                verdict=Verdict(judgement.decision.value),
-                reason=judgement.reason,
-                metrics={
-                    **figures(judged, sample_ids, candidate.network.spec.labels, datetime.now(UTC)),
-                    "test": test_figures(material.tests, tests),
-                    "prequential": Track.from_metrics(now_live.version.metrics).to_json(),
-                    "anchor": anchor_after(attempt, judged, promoted),
-                    "gate": judgement.metrics,
-                    "learning": learned.record.to_json(),
-                    "head": {"samples": taught.sums.samples, "rehearsed": rehearsed},
-                    "choice": taught.choice and taught.choice.to_json(),
-                    "delta": False,
-                    **attempt.about(material),
-                },
-                weights=weights,
-                learner_state=left,
-            )
-        )
-        if promoted:
-            self._sums.keep(model, taught, version.id)
-        attempt.stores.features.keep_only(model.id, {live.backbone, *([seer.backbone] if promoted else [])})
-        return version
-
-    def _taught(self, attempt: Attempt, sight: Sight, seer: Seer) -> Taught:
-        """The sums of all that the line holds now, of the features that the moved backbone makes."""
-        forgetting = getattr(attempt.recipe.head, "forgetting", 1.0)
-        taught = Taught.nothing("", seer.network.head_width, seer.made_by, forgetting)
-        self._sums.follow_line(attempt, taught, sight, seer)
-        self._sums.chosen(attempt, taught, sight, seer)
-        return taught
+        with held(attempt):
+            made = refined(attempt, self._source, self._sums, seer)
+            made.taught.beside = learned.state
+            files = attempt.write(made.candidate.network.state_dict(), made.state())
+            version = attempt.commit(made.outcome(learned.record, len(material.memory), files))
+            made.settle(version, self._sums)
+            return version
 
 
 @contextmanager
-def _held(attempt: Attempt) -> Iterator[None]:
+def held(attempt: Attempt) -> Iterator[None]:
     """Keep the fast lane still for the length of the block; wait for one that another worker is at."""
     queue = attempt.stores.queue
     deadline = time.monotonic() + HOLD_SECONDS
@@ -135,7 +77,7 @@ def _held(attempt: Attempt) -> Iterator[None]:
             )
         waiting.wait(0.05)
     try:
-        with Heartbeat(queue, held, attempt.lease_seconds):
+        with Heartbeat(queue, held, lease_seconds=attempt.lease_seconds):
             yield
     finally:
         queue.release(held, "the slow update has published or given up")

@@ -131,17 +131,25 @@ class Teaching:
     def _samples(
         self, network: Network, contents: Sequence[Labelled], rows: dict[int, int]
     ) -> tuple[Samples, list[str]]:
-        decoded = self._decoder.decode(network.spec, contents)
-        contents = [one for one in contents if one.sample_id in decoded]
-        samples = Samples(
-            items=[decoded[one.sample_id] for one in contents],
-            targets=torch.tensor([rows[one.label_id] for one in contents], dtype=torch.int64),
-            keys=torch.tensor(
-                [fraction(self._key, one.content_digest, "fold") for one in contents], dtype=torch.float64
-            ),
-            collate=preprocessor_for(network.spec).batch,
-        )
-        return samples, [one.sample_id for one in contents]
+        return samples_of(self._decoder, network.spec, contents, rows, self._key)
+
+
+def samples_of(
+    decoder: Decoder, spec: NetworkSpec, contents: Sequence[Labelled], rows: Mapping[int, int], key: bytes
+) -> tuple[Samples, list[str]]:
+    """The contents as the learner takes them, and the ids of those that are still there.
+
+    `rows` tells each label id's row; the secret `key` orders the early-stopping fold.
+    """
+    decoded = decoder.decode(spec, contents)
+    contents = [one for one in contents if one.sample_id in decoded]
+    samples = Samples(
+        items=[decoded[one.sample_id] for one in contents],
+        targets=torch.tensor([rows[one.label_id] for one in contents], dtype=torch.int64),
+        keys=torch.tensor([fraction(key, one.content_digest, "fold") for one in contents], dtype=torch.float64),
+        collate=preprocessor_for(spec).batch,
+    )
+    return samples, [one.sample_id for one in contents]
 
 
 def _floats(row: Tensor) -> bytes:

@@ -17,6 +17,7 @@ from app.storage.killpoint import KillPoint
 from app.storage.tables import Lane, Version
 from worker.attempt import Attempt, Stores
 from worker.decoding import Decoder
+from worker.family_lane import FamilyLane
 from worker.fast import FastLane
 from worker.featuring import FeatureSource
 from worker.heartbeat import Heartbeat
@@ -53,6 +54,7 @@ class Updater:
         self._lesson = Lesson(decoder)
         self._fast = FastLane(source, sums)
         self._slow = SlowLane(decoder, source, sums)
+        self._family = FamilyLane(decoder, source, sums)
 
     def perform(self, claim: Claim, give_way: Callable[[], None] = lambda: None) -> None:
         """Turn the claim into a judged version. Raises LeaseLost or StaleParent when overtaken: nothing was published.
@@ -61,7 +63,7 @@ class Updater:
         means that the update failed; telling the queue is the caller's part.
         """
         self._kill_point("after_claim")
-        with Heartbeat(self._stores.queue, claim.update_id, self._lease_seconds) as heartbeat:
+        with Heartbeat(self._stores.queue, *claim.update_ids, lease_seconds=self._lease_seconds) as heartbeat:
             attempt = Attempt(
                 self._stores,
                 self._loader,
@@ -77,7 +79,8 @@ class Updater:
             except LearningStopped:
                 if heartbeat.lost.is_set():
                     raise LeaseLost(claim.update_id) from None
-                self._stores.queue.release(claim.update_id, "the worker was told to stop")
+                for update_id in claim.update_ids:
+                    self._stores.queue.release(update_id, "the worker was told to stop")
                 log.info("update let go", model=claim.model.name, update=claim.update_id)
                 return
         log.info(
@@ -93,4 +96,6 @@ class Updater:
     def _version(self, attempt: Attempt) -> Version:
         if not Recipe.model_validate(attempt.claim.model.recipe).closed_form:
             return self._lesson.perform(attempt)
-        return (self._fast if attempt.claim.lane == Lane.FAST else self._slow).perform(attempt)
+        if attempt.claim.lane == Lane.FAST:
+            return self._fast.perform(attempt)
+        return (self._slow if attempt.claim.model.family_id is None else self._family).perform(attempt)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from app.networks.spec import NetworkSpec
 from worker.attempt import Attempt
-from worker.gate import LEAST_FOR_MARGIN, Decision, FoldEvidence, Judged, Judgement, Question, judge
+from worker.gate import Decision, FoldEvidence, Judged, Judgement, Question, judge
 from worker.material import Material
 from worker.taught import Taught
 
@@ -33,17 +33,19 @@ def decide(
     """
     gate = attempt.recipe.gate
     labels = attempt.stores.registry.labels(attempt.claim.model.id)
+    anchor = attempt.stores.registry.version_by_id(attempt.anchor_id)
     judgement = judge(
         Question(
             judged=judged,
             live_labels=frozenset(live.labels),
             candidate_labels=frozenset(candidate.labels),
+            anchor_labels=frozenset(NetworkSpec.from_json(anchor.spec).labels),
             margin=gate.margin,
             alpha=min(gate.alpha, FAST_ALPHA) if fast else gate.alpha,
             untrained=material.learned_before == 0,
             unproven=not material.settled,
             fold=fold,
-            least_for_margin=0 if fast else LEAST_FOR_MARGIN,
+            solved=fast,
             names={label.id: label.name for label in labels},
         )
     )

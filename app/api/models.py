@@ -117,7 +117,8 @@ def _changed(model: Model, change: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise RequestValidationError(in_body(found, Recipe, "recipe")) from None
-    wrong = misfits(recipe, _INPUT.validate_python(model.input), NetworkChoice.model_validate(model.network))
+    shape, network = _INPUT.validate_python(model.input), NetworkChoice.model_validate(model.network)
+    wrong = misfits(recipe, shape, network, family=model.family_id is not None)
     if wrong:
         raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": one} for one in wrong])
     return recipe

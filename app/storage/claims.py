@@ -45,7 +45,10 @@ class ClaimedRevision:
 
 @dataclass(frozen=True)
 class Claim:
-    """What an update works on, and from where. A slow update beside a fast lane claims no revisions."""
+    """What an update works on, and from where. A slow update beside a fast lane claims no revisions.
+
+    `relatives` are the claims of the other models on the same backbone, in whose company alone this one is committed.
+    """
 
     update_id: int
     model: Model
@@ -55,6 +58,12 @@ class Claim:
     worker: str
     lane: Lane = Lane.SLOW
     kind: UpdateKind = UpdateKind.LEARN
+    relatives: tuple["Claim", ...] = ()
+
+    @property
+    def update_ids(self) -> tuple[int, ...]:
+        """Its own update and those of its relatives: they end together."""
+        return self.update_id, *(one.update_id for one in self.relatives)
 
 
 @dataclass(frozen=True)

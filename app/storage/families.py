@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict
 from app.recipe import NewModel
-from app.storage.promotions import last_promotion
+from app.storage.promotions import last_promotion, lock_model
 from app.storage.tables import Family, FileState, Model, Version
 
 
@@ -31,22 +31,35 @@ def join(session: Session, new: NewModel, at: datetime) -> tuple[int | None, str
     relatives = members(session, family.id)
     if not relatives:
         return family.id, None
-    first = relatives[0]
+    first, *_ = lock_family(session, relatives[0].id)  # the backbone does not move until the new model is there
+    live = session.get_one(Version, last_promotion(session, first.id).version_id)
     for what, mine, theirs in (
         ("input", new.input.model_dump(), first.input),
         ("network", new.network.model_dump(), first.network),
-        ("recipe.seed", new.recipe.seed, first.recipe.get("seed", 0)),
+        ("recipe.seed", new.recipe.seed, live.spec["seed"]),  # a recipe may have changed since
     ):
         if mine != theirs:
             raise Conflict(
                 f"Family {new.family!r} shares one backbone, and {what} is {mine} while {first.name!r} has {theirs}. "
                 "Give the same, or leave `family` out."
             )
-    return family.id, backbone_version(session, session.get_one(Version, last_promotion(session, first.id).version_id))
+    return family.id, backbone_version(session, live)
 
 
 def members(session: Session, family_id: int) -> list[Model]:
     return list(session.scalars(select(Model).where(Model.family_id == family_id).order_by(Model.id)))
+
+
+def lock_family(session: Session, model_id: int) -> list[Model]:
+    """Lock a model and all who share its backbone, always in the order of their ids; the model itself comes first."""
+    family_id = session.scalar(select(Model.family_id).where(Model.id == model_id))
+    if family_id is None:
+        return [lock_model(session, model_id)]
+    locked: dict[int, Model] = {}
+    # Who creates a relative holds the locks of those before it, so one that came meanwhile is seen by then.
+    while new := [one.id for one in members(session, family_id) if one.id not in locked]:
+        locked |= {one: lock_model(session, one) for one in new}
+    return [locked.pop(model_id), *locked.values()]
 
 
 def backbone_version(session: Session, version: Version) -> str | None:

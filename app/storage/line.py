@@ -4,8 +4,9 @@ Both follow from the samples' states alone, so they are right by themselves afte
 correction: no counter, no cursor, nothing to rewind.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
@@ -192,3 +193,14 @@ def fair_shares(available: dict[int, int], capacity: int) -> dict[int, int]:
 
 def _learned(model: Model) -> tuple[ColumnElement[bool], ...]:
     return (Sample.model_id == model.id, Sample.in_line.is_(True), Sample.state == SampleState.LEARNED)
+
+
+Remember = Callable[[LineReader, Model, int, Collection[str]], list[Stored]]
+
+MEMORIES: Mapping[str, Remember] = MappingProxyType(
+    {
+        "class_balanced": lambda line, model, capacity, exclude: line.memory(model, capacity, exclude),
+        "uniform": lambda line, model, capacity, exclude: line.uniform_memory(model, capacity, exclude),
+    }
+)
+"""The catalog of memories: which learned samples are rehearsed, given a capacity and contents to leave out."""

@@ -4,21 +4,24 @@ A durable first-in-first-out queue of label revisions with leases. An update's i
 transition names the state it expects, so a worker that lost its lease can change nothing.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
 
-from sqlalchemy import Select, func, insert, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.errors import LeaseLost, StaleParent
+from app.errors import Conflict, LeaseLost
 from app.storage.claims import Claim, ClaimedRevision, Outcome, describe, newest_only
+from app.storage.commits import commit_update
 from app.storage.database import Database, literal, now, reads, writes
+from app.storage.families import lock_family
 from app.storage.killpoint import KillPoint
 from app.storage.leases import end_update, expire_updates, rows_changed
-from app.storage.promotions import append_promotion, chunks, last_promotion, lock_model, record, release_claims
+from app.storage.promotions import chunks, last_promotion, lock_model, release_claims
 from app.storage.tables import (
     Lane,
-    LedgerEntry,
     Model,
     Revision,
     RevisionAction,
@@ -32,7 +35,6 @@ from app.storage.tables import (
     Version,
 )
 from app.storage.triggers import Due, due_updates
-from app.storage.verdicts import insert_version, judge_revisions
 
 PATIENCE = 8  # every so many claims the order is reversed, so that what failed before is not starved
 
@@ -78,16 +80,23 @@ class SampleQueue:
 
     @writes
     def begin(self, session: Session, model_id: int, *, worker: str, lease_seconds: float) -> Claim | None:
-        """T1 of a slow update that claims nothing; None when one runs or the model is pinned."""
-        model = lock_model(session, model_id)
+        """T1 of a slow update that claims nothing, of the model and of all who share its backbone.
+
+        None when one of them is pinned, or a slow update of one runs.
+        """
+        family = lock_family(session, model_id)
         at = now(session)
-        expire_updates(session, at, model_id)
-        if model.pinned or _runs(session, model_id, Lane.SLOW):
+        for model in family:
+            expire_updates(session, at, model.id)
+        if any(model.pinned or _runs(session, model.id, Lane.SLOW) for model in family):
             return None
-        model.slow_requested = False
-        begun = _begun(session, model_id, UpdateKind.REFINE, Lane.SLOW, worker, 0, at, lease_seconds)
+        claims = []
+        for model in family:
+            model.slow_requested = False
+            begun = _begun(session, model.id, UpdateKind.REFINE, Lane.SLOW, worker, 0, at, lease_seconds)
+            claims.append(_claim(session, model, begun, ()))
         session.flush()
-        return _claim(session, model, begun, ())
+        return replace(claims[0], relatives=tuple(claims[1:]))
 
     @writes
     def hold(self, session: Session, claim: Claim, lease_seconds: float) -> int | None:
@@ -119,68 +128,25 @@ class SampleQueue:
         The clock plays no part: a lapsed lease that nobody took over may still commit. Repeating a commit whose
         answer was lost finds its own version.
         """
-        model = lock_model(session, claim.model.id)
+        lock_model(session, claim.model.id)
+        return commit_update(session, claim, outcome, now(session), self._kill_point)
+
+    @writes
+    def commit_all(self, session: Session, made: Sequence[tuple[Claim, Outcome]]) -> list[Version]:
+        """T3 for a family's models: all of it or nothing, in the order given, so that a base stands before its deltas.
+
+        Whoever has joined the family since is not among them; `Conflict` then, where they would leave it behind.
+        """
+        claims = [claim for claim, _ in made]
+        family = lock_family(session, claims[0].model.id)
+        joined = [model.name for model in family if model.id not in {claim.model.id for claim in claims}]
+        if joined and any(outcome.verdict == Verdict.PROMOTED for _, outcome in made):
+            raise Conflict(
+                f"{', '.join(map(repr, joined))} joined the family while it learned, on the backbone that was to be "
+                "replaced. Nothing of the update was published; the next one learns from all."
+            )
         at = now(session)
-        finished = session.execute(
-            update(Update)
-            .where(
-                Update.id == claim.update_id,
-                Update.state == literal(UpdateState.RUNNING),
-                Update.worker == claim.worker,
-            )
-            .values(state=UpdateState.COMMITTED, finished_at=at)
-        )
-        if rows_changed(finished) != 1:
-            own = session.scalar(select(Version).where(Version.update_id == claim.update_id))
-            if own is not None and own.id == outcome.version_id:
-                return own
-            raise LeaseLost(claim.update_id)
-        last = last_promotion(session, model.id)
-        if last.epoch != claim.epoch or last.version_id != claim.parent.id:
-            raise StaleParent(claim.update_id, claim.epoch, last.epoch)
-        version = insert_version(session, model, claim, outcome, at)
-        self._kill_point("inside_commit")
-        revisions = {
-            revision.id: revision
-            for revision in session.scalars(
-                select(Revision).where(
-                    Revision.update_id == claim.update_id, Revision.state == literal(RevisionState.CLAIMED)
-                )
-            )
-        }
-        if revisions.keys() != {revision.id for revision in claim.revisions}:
-            raise LeaseLost(claim.update_id)
-        if revisions:
-            session.execute(
-                insert(LedgerEntry),
-                [
-                    {"version_id": version.id, "revision_id": revision_id, "role": outcome.role(revision_id)}
-                    for revision_id in revisions
-                ],
-            )
-        if outcome.verdict == Verdict.PROMOTED:
-            append_promotion(
-                session,
-                model_id=model.id,
-                epoch=last.epoch + 1,
-                version_id=version.id,
-                falls_back_to=last.version_id,
-                actor="worker",
-                reason=outcome.reason,
-                at=at,
-            )
-        judge_revisions(session, list(revisions.values()), version, outcome, at)
-        record(
-            session,
-            model_id=model.id,
-            kind=f"version.{outcome.verdict.value}",
-            actor="worker",
-            reason=outcome.reason,
-            at=at,
-            detail={"version": version.number, "update": claim.update_id, "revisions": len(revisions)},
-        )
-        session.flush()
-        return version
+        return [commit_update(session, claim, outcome, at, self._kill_point) for claim, outcome in made]
 
     @writes
     def fail(self, session: Session, update_id: int, error: str) -> None:

@@ -3,6 +3,7 @@
 A step inside the queue's transaction. Reads only; claiming decides whether an update really begins.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -51,7 +52,10 @@ def due_updates(session: Session, at: datetime) -> list[Due]:
     )
     busy = {(model_id, lane) for model_id, lane in session.execute(running)}
     found: list[Due] = []
-    for model in session.scalars(select(Model).where(Model.pinned.is_(False)).order_by(Model.id)):
+    every = session.scalars(select(Model).order_by(Model.id)).all()
+    for model in every:
+        if model.pinned:
+            continue
         recipe = Recipe.model_validate(model.recipe)
         lane = claiming_lane(recipe)
         count, oldest = waiting.get(model.id, (0, at))
@@ -59,9 +63,16 @@ def due_updates(session: Session, at: datetime) -> list[Due]:
         fires = count > 0 and (recipe.closed_form or enough)
         if (model.run_requested or (fires and not model.paused)) and (model.id, lane) not in busy:
             found.append(Due(model.id, lane, UpdateKind.LEARN))
-        if (model.id, Lane.SLOW) not in busy and _slow_fires(session, model, recipe.schedule, at):
+        family = _family(model, every)
+        still = all((one.id, Lane.SLOW) not in busy and not one.pinned for one in family)
+        if still and _slow_fires(session, model, family, recipe.schedule, at):
             found.append(Due(model.id, Lane.SLOW, UpdateKind.REFINE))
     return found
+
+
+def _family(model: Model, every: Sequence[Model]) -> list[Model]:
+    """The model and all who share its backbone."""
+    return [model] if model.family_id is None else [one for one in every if one.family_id == model.family_id]
 
 
 def _waiting(session: Session, at: datetime) -> dict[int, tuple[int, datetime]]:
@@ -78,9 +89,12 @@ def _waiting(session: Session, at: datetime) -> dict[int, tuple[int, datetime]]:
     return {model_id: (count, oldest) for model_id, count, oldest in rows}
 
 
-def _slow_fires(session: Session, model: Model, schedule: Schedule, at: datetime) -> bool:
-    scheduled = not model.paused and (schedule.samples is not None or schedule.seconds is not None)
-    if not (scheduled or model.slow_requested) or not _learned_anything(session, model):
+def _slow_fires(session: Session, model: Model, family: Sequence[Model], schedule: Schedule, at: datetime) -> bool:
+    """Whether the model's slow update is due, which is also that of all its family: a paused one keeps it waiting."""
+    paused = any(one.paused for one in family)
+    scheduled = not paused and (schedule.samples is not None or schedule.seconds is not None)
+    ids = [one.id for one in family]
+    if not (scheduled or model.slow_requested) or not _learned_anything(session, ids):
         return False
     refinements = select(Update).where(Update.model_id == model.id, Update.kind == UpdateKind.REFINE)
     last = session.scalars(
@@ -98,24 +112,24 @@ def _slow_fires(session: Session, model: Model, schedule: Schedule, at: datetime
         wait = min(FIRST_RETRY_SECONDS * 2.0 ** min(len(failed) - 1, 16), LAST_RETRY_SECONDS)
         if at < failed[-1].finished_at + timedelta(seconds=wait):
             return False
-    if schedule.samples is not None and _taught_since(session, model, since) >= schedule.samples:
+    if schedule.samples is not None and _taught_since(session, ids, since) >= schedule.samples:
         return True
     begun = last.finished_at if last is not None and last.finished_at is not None else model.created_at
     return schedule.seconds is not None and (at - begun).total_seconds() >= schedule.seconds
 
 
-def _learned_anything(session: Session, model: Model) -> bool:
+def _learned_anything(session: Session, model_ids: Collection[int]) -> bool:
     learned = select(Sample.id).where(
-        Sample.model_id == model.id, Sample.in_line.is_(True), Sample.state == SampleState.LEARNED
+        Sample.model_id.in_(model_ids), Sample.in_line.is_(True), Sample.state == SampleState.LEARNED
     )
     return session.scalar(learned.limit(1)) is not None
 
 
-def _taught_since(session: Session, model: Model, update_id: int) -> int:
-    """How many revisions promoted versions took in after that update."""
+def _taught_since(session: Session, model_ids: Collection[int], update_id: int) -> int:
+    """How many revisions promoted versions of these models took in after that update."""
     counted = (
         select(func.sum(Update.revisions))
         .join(Version, Version.update_id == Update.id)
-        .where(Update.model_id == model.id, Update.id > update_id, Version.verdict == Verdict.PROMOTED)
+        .where(Update.model_id.in_(model_ids), Update.id > update_id, Version.verdict == Verdict.PROMOTED)
     )
     return int(session.scalar(counted) or 0)

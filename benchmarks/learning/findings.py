@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 def show(name: str, rows: Sequence[Mapping[str, Any]], *, held: bool, **notes: Any) -> int:
     """Print rows that have the same keys; give the exit code, which is the answer."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
     grid = Table(*rows[0], title=name, title_justify="left")
     for row in rows:
         grid.add_row(*(str(value) for value in row.values()))

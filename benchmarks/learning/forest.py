@@ -3,7 +3,7 @@
     python forest.py <stream> <folder>
 
 Started by `streams.py`; needs river, the folder's files and nothing of the product. One JSON object on stdout.
-Source: Gomes et al. 2017, "Adaptive random forests for evolving data stream classification"; River's defaults, 10 trees.
+Source: Gomes et al. 2017, "Adaptive random forests for evolving data stream classification"; defaults, 10 trees.
 """
 
 import json

@@ -3,7 +3,7 @@
 What is taught: the first 10,000 training pictures, sorted by class. What is asked: every second of the 10,000 test
 pictures. Learning rates and the joint head's weight decay are chosen on training pictures 10,000 to 15,000; the closed
 forms choose their strength from what they were taught. A head is published every 100 labels, and all that it takes
-(projection, sums, choosing, solving) is in its price a sample.
+(projection, sums, choosing, solving) is in its price a sample, processor time of one thread.
 """
 
 import argparse
@@ -67,14 +67,20 @@ def nearest_mean(x: Tensor, y: Tensor) -> tuple[Logits, int]:
 
 
 def naive(lr: float, x: Tensor, y: Tensor) -> tuple[Logits, int]:
-    """A linear head, one gradient step of cross-entropy a label, nothing remembered."""
+    """A linear head, one gradient step of cross-entropy a label, nothing remembered.
+
+    Its inputs are standardised by all samples, which is more than it could know; on plain ones it ends at one class.
+    """
+    mean, std = x.mean(0), x.std(0) + 1e-6
+    x = (x - mean) / std
     weight, bias = torch.zeros(LABELS, x.shape[1]), torch.zeros(LABELS)
     for index in range(len(y)):
         error = torch.softmax(weight @ x[index] + bias, dim=0)
         error[int(y[index])] -= 1
         weight.addr_(error, x[index], alpha=-lr)
         bias.sub_(error, alpha=lr)
-    return linear(weight, bias), 0
+    weight = weight / std
+    return linear(weight, bias - weight @ mean), weight.nbytes
 
 
 def joint(decay: float, x: Tensor, y: Tensor) -> tuple[Logits, int]:
@@ -108,9 +114,9 @@ def main() -> int:
     torch.set_num_threads(1)
     data = pictures.load("mnist", arguments.data_dir)
     network = resnet20.load(arguments.data_dir)
-    began = time.perf_counter()
+    began = time.process_time()
     every = resnet20.features(network, torch.cat([data.inputs[: TAUGHT + HELD], data.test_inputs[::2]]))
-    forward_ms = 1000 * (time.perf_counter() - began) / len(every)
+    forward_ms = 1000 * (time.process_time() - began) / len(every)
     x, held, test = every.split([TAUGHT, HELD, len(data.test_inputs[::2])])
     y, held_y, test_y = data.targets[:TAUGHT], data.targets[TAUGHT : TAUGHT + HELD], data.test_targets[::2]
     order = y.argsort(stable=True)
@@ -119,7 +125,7 @@ def main() -> int:
     def best(train: Callable[[float, Tensor, Tensor], tuple[Logits, int]], grid: tuple[float, ...]) -> float:
         return max(grid, key=lambda value: accuracy(train(value, x, y)[0], held, held_y))
 
-    lr = best(naive, (0.0003, 0.001, 0.003, 0.01, 0.03))
+    lr = best(naive, (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2))
     decay = best(joint, (1e-5, 1e-4, 3e-4, 1e-3, 3e-3))
     heads: dict[str, Callable[[], tuple[Logits, int]]] = {
         f"joint logistic regression, weight decay {decay}": lambda: joint(decay, x, y),
@@ -135,9 +141,9 @@ def main() -> int:
     }
     rows: list[dict[str, Any]] = []
     for name, train in heads.items():
-        began = time.perf_counter()
+        began = time.process_time()
         logits, size = train()
-        spent = time.perf_counter() - began
+        spent = time.process_time() - began
         rows.append(
             {
                 "head": name,

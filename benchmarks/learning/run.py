@@ -142,8 +142,8 @@ def main() -> int:
         return 0
     jobs: list[Job] = [
         (row.name, seed, dict(row.settings), False, arguments.data_dir)
-        for row in rows
         for seed in range(arguments.seeds)
+        for row in rows
     ]
     found: dict[str, dict[int, Figures]] = {row.name: {} for row in rows}
     for job, figures in measured(jobs, arguments.processes, console):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.gate import Decision, FoldEvidence, Judged, Question, compare, holm, judge, p_worse, too_early
+from worker.comparison import compare, holm, p_worse
+from worker.gate import Decision, FoldEvidence, Judged, Question, judge, too_early, young
 
 CAT, DOG, BIRD = 1, 2, 3
 
@@ -268,10 +269,12 @@ def test_it_never_promotes_a_loss_beyond_margin_and_chance_and_never_says_nan(q:
     if judgement.decision is Decision.PROMOTED:
         known = q.candidate_labels if q.untrained else q.live_labels
         old = [s for s in q.judged if s.label in known]
+        new = q.candidate_labels - q.live_labels | young(q)
         for seen in (
-            compare((s.label, s.live, s.candidate) for s in old),
-            compare((s.label, s.anchor, s.candidate) for s in old),
+            compare(((s.label, s.live, s.candidate) for s in old), new, len(new) / 4),
+            compare(((s.label, s.anchor, s.candidate) for s in old), new, len(new) / 4),
         ):
+            assert seen.taken <= len(new) / 4 * seen.n + math.sqrt(seen.n) + 1e-6
             assert seen.b - seen.c <= max(q.margin * seen.n, math.sqrt(seen.b + seen.c)) + 1e-6
         lost = judgement.metrics["b"] - judgement.metrics["c"]
         assert judgement.metrics["p"] >= q.alpha or lost <= q.margin * judgement.metrics["n"] + 1e-6
@@ -301,3 +304,50 @@ def test_setting_one_answer_of_the_candidate_right_never_makes_the_decision_wors
 )
 def test_a_batch_is_not_blamed_for_a_holdout_that_is_too_small(n: int, samples: int, early: bool) -> None:
     assert too_early(n, samples) is early
+
+
+def taken(label: int, by: int, count: int, *, settled: bool = True) -> list[Judged]:
+    """Samples that live and the anchor had right, and that the candidate gives to another class."""
+    return [Judged(label, label, label, by, settled)] * count
+
+
+def test_what_a_class_takes_that_live_does_not_know_is_no_loss() -> None:
+    judged = answers(CAT, both=45) + answers(DOG, both=40) + taken(DOG, BIRD, 15)
+    grown = question(judged, candidate_labels=frozenset({CAT, DOG, BIRD}))
+    judgement = judge(grown)
+    assert judgement.decision is Decision.PROMOTED
+    assert judgement.reason == "accuracy 100.0 % → 85.0 % (n=100, 15 of them taken by classes that are new)"
+    assert (judgement.metrics["b"], judgement.metrics["taken"]) == (0, 15)
+
+
+def test_the_same_samples_lost_to_a_class_that_live_knows_are_a_loss() -> None:
+    judged = answers(CAT, both=45) + answers(DOG, both=40) + taken(DOG, CAT, 15)
+    grown = question(judged, candidate_labels=frozenset({CAT, DOG, BIRD}))
+    assert judge(grown).decision is Decision.REJECTED
+
+
+def test_a_young_class_takes_what_is_its_own_until_its_samples_can_speak() -> None:
+    three = frozenset({CAT, DOG, BIRD})
+    old = answers(CAT, both=100) + answers(DOG, both=80) + taken(DOG, BIRD, 20)
+    just_come = old + answers(BIRD, both=10) + answers(BIRD, c=40, settled=False)
+    assert judge(question(just_come, live_labels=three, candidate_labels=three)).decision is Decision.PROMOTED
+    grown_up = old + answers(BIRD, both=50)
+    assert judge(question(grown_up, live_labels=three, candidate_labels=three)).decision is Decision.REJECTED
+
+
+def test_new_classes_that_take_more_than_their_share_are_held_back() -> None:
+    judged = answers(CAT, both=20) + answers(DOG, both=30) + taken(CAT, BIRD, 50)
+    judgement = judge(question(judged, candidate_labels=frozenset({CAT, DOG, BIRD})))
+    assert judgement.decision is Decision.INCONCLUSIVE  # a third of 100 and two deviations of it are 42.8
+    assert "an even share for them is 33.3 %" in judgement.reason
+
+
+def test_an_anchor_is_asked_only_about_classes_that_it_knows() -> None:
+    three = frozenset({CAT, DOG, BIRD})
+    of_anchor = [Judged(CAT, CAT, CAT, CAT)] * 60 + [Judged(BIRD, BIRD, CAT, BIRD)] * 60
+    lost = [Judged(CAT, CAT, CAT, BIRD)] * 1 + [Judged(CAT, DOG, CAT, BIRD)] * 15
+    q = question(of_anchor + lost, live_labels=three, candidate_labels=three, anchor_labels=frozenset({CAT, DOG}))
+    judgement = judge(q)
+    assert judgement.metrics["anchor"]["n"] == 76
+    assert judgement.metrics["anchor"]["taken"] == 16
+    assert judgement.decision is Decision.PROMOTED

@@ -46,6 +46,7 @@ class Course:
         pool: Samples,
         new: int,
         should_stop: Callable[[], bool],
+        groups: Tensor | None = None,
     ) -> None:
         self.settings, self.device, self.module, self.pool, self.new = settings, device, module, pool, new
         self.should_stop = should_stop
@@ -69,10 +70,11 @@ class Course:
             settings.clip_norm,
             seen=torch.unique(pool.targets[new:]),
             batch_statistics=settings.batch_statistics,
+            groups=groups,
         )
         self.stepper.offsets = self._offsets()
         self.fold_new = [index for index in self.fold if index < new]
-        self.score = FoldScore(module, pool, self.fold, new, device)
+        self.score = FoldScore(module, pool, self.fold, new, device, groups)
         self.average = AveragedWeights(self._moving(), settings.averaging)
 
     def run(self) -> LearningRecord:

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from worker.learning.fisher import fisher
-from worker.learning.half_squares import half_squares, old_slice
-from worker.learning.penalty import Origins, PenaltySettings, Step
+from worker.learning.held_weights import HeldWeights, old_slice
+from worker.learning.penalty import Origins, PenaltySettings
 
 _KEY = "ewc:"
 
 
-class EWC:
+class EWC(HeldWeights):
     """λ/2·Σᵢ F̃ᵢ(θᵢ − θᵢ*)² (Kirkpatrick et al. 2017, arXiv 1612.00796; online: Schwarz et al. 2018, 1805.06370).
 
     θ* are the weights of `anchor`, F the importance gathered so far: F ← γF + F_t after every update. F̃ = F/(1 + ηλF)
@@ -31,9 +30,9 @@ class EWC:
         """`importance` by the parameters' names, of their shape or with fewer rows; `rates` are learning rates η."""
         self.settings = settings
         self._importance = {name: value.detach().clone() for name, value in importance.items()}
-        self._weights: list[nn.Parameter] = []
-        self._points: list[Tensor] = []
-        self._roots: list[Tensor] = []
+        weights: list[nn.Parameter] = []
+        anchors: list[Tensor] = []
+        roots: list[Tensor] = []
         points = dict(anchor.named_parameters())
         for name, parameter in network.named_parameters():
             point, held = points.get(name), importance.get(name)
@@ -43,18 +42,10 @@ class EWC:
             if old is None or not old.numel() or old_slice(parameter, held.shape) is None:
                 continue
             weighted = settings.strength * held.to(parameter.device)
-            self._weights.append(parameter)
-            self._points.append(old.to(parameter.device, copy=True))
-            self._roots.append((weighted / (1 + rates.get(name, 0.0) * weighted)).sqrt())
-
-    def __call__(self, step: Step | None = None) -> Tensor:
-        if not self._weights:
-            return torch.zeros(())
-        held = [
-            weight if weight.shape == point.shape else weight[: len(point)]
-            for weight, point in zip(self._weights, self._points, strict=True)
-        ]
-        return half_squares(held, self._points, self._roots)
+            weights.append(parameter)
+            anchors.append(old.to(parameter.device, copy=True))
+            roots.append((weighted / (1 + rates.get(name, 0.0) * weighted)).sqrt())
+        super().__init__(weights, anchors, roots)
 
     def consolidated(self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Give γF + F_t, F_t measured on these samples (inputs, rows) with the weights as they are, on the CPU.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.learning.failure import LearningFailed
+from worker.learning.groups import among_own, evened
 from worker.learning.samples import Samples, chunks
 from worker.learning.stepper import require_finite
 
@@ -20,9 +21,18 @@ _SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as t
 class FoldScore:
     """Judges a module on the samples at `fold`, the `new` first ones of the pool being new."""
 
-    def __init__(self, module: nn.Module, pool: Samples, fold: Sequence[int], new: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        pool: Samples,
+        fold: Sequence[int],
+        new: int,
+        device: torch.device,
+        groups: Tensor | None = None,
+    ) -> None:
         self._module, self._pool, self._fold, self._device = module, pool, fold, device
         self._new = sum(index < new for index in fold)
+        self._groups = groups
 
     def __call__(self, offsets: Tensor | None, steps: int) -> tuple[float, float | None]:
         """Give the fold's loss, new and remembered samples weighed against each other, and its accuracy.
@@ -40,6 +50,8 @@ class FoldScore:
             for indices in chunks(self._fold, _BATCH):
                 inputs, targets = (tensor.to(self._device) for tensor in self._pool.batch(indices))
                 logits = self._module(inputs)
+                if self._groups is not None:
+                    logits = among_own(logits, targets, self._groups)
                 raised = logits if offsets is None else logits + offsets
                 losses.append(functional.cross_entropy(raised, targets, reduction="none").cpu())
                 if not bool(losses[-1].isfinite().all()):
@@ -49,6 +61,8 @@ class FoldScore:
                     )
                 hits += int((logits.argmax(1) == targets).sum())
         loss = torch.cat(losses).double()
+        if self._groups is not None:
+            loss = evened(loss, self._pool.targets[list(self._fold)], self._groups)
         new, share = self._new, self._new / len(self._fold)
         weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self._fold) else share
         mean = weight * float(loss[:new].sum()) / max(new, 1)

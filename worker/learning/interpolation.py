@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from worker.learning.half_squares import old_slice
+from worker.learning.held_weights import old_slice
 
 
 @torch.no_grad()

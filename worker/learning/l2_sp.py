@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from worker.learning.failure import LearningFailed
-from worker.learning.half_squares import half_squares, old_slice
-from worker.learning.penalty import Origins, PenaltySettings, Step
+from worker.learning.held_weights import HeldWeights, old_slice
+from worker.learning.penalty import Origins, PenaltySettings
 
 
-class L2SP:
+class L2SP(HeldWeights):
     """α/2·‖θ_shared − θ*‖² + β/2·‖θ_head − θ*_head‖² over what learns (Li, Grandvalet, Davoine 2018, arXiv 1802.01483).
 
     θ* are the weights of `anchor`; `head` names the parameters that β holds, towards zero if `head_to_zero`, as in
@@ -27,32 +27,24 @@ class L2SP:
         head_strength: float | None = None,
         head_to_zero: bool = False,
     ) -> None:
-        self._weights: list[nn.Parameter] = []
-        self._points: list[Tensor] = []
-        self._roots: list[float] = []
+        weights: list[nn.Parameter] = []
+        anchors: list[Tensor] = []
+        strengths: list[float] = []
         points = dict(anchor.named_parameters())
         self.holds_shared = False
         for name, parameter in network.named_parameters():
             if not parameter.requires_grad:
                 continue
             inside = name in head
-            force = head_strength if inside and head_strength is not None else strength
             point = torch.zeros_like(parameter) if inside and head_to_zero else points.get(name)
             if point is None or not point.numel() or old_slice(parameter, point.shape) is None:
                 continue
-            self._weights.append(parameter)
-            self._points.append(point.detach().to(parameter.device, copy=True))
-            self._roots.append(force**0.5)
+            weights.append(parameter)
+            anchors.append(point.detach().to(parameter.device, copy=True))
+            strengths.append(head_strength if inside and head_strength is not None else strength)
             self.holds_shared |= not inside
-
-    def __call__(self, step: Step | None = None) -> Tensor:
-        if not self._weights:
-            return torch.zeros(())
-        held = [
-            weight if weight.shape == point.shape else weight[: len(point)]
-            for weight, point in zip(self._weights, self._points, strict=True)
-        ]
-        return half_squares(held, self._points, self._roots)
+        roots = [torch.tensor(one**0.5, device=point.device) for one, point in zip(strengths, anchors, strict=True)]
+        super().__init__(weights, anchors, roots[0] if len(set(strengths)) == 1 else roots)
 
 
 def l2_sp(network: nn.Module, origins: Origins, settings: PenaltySettings) -> L2SP:

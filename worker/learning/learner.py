@@ -60,14 +60,16 @@ class Learner:
         parent: nn.Module | None = None,
         pretrained: nn.Module | None = None,
         state: State | None = None,
+        groups: Tensor | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Learned:
         """Learn `new` while rehearsing `memory`; the inputs stay as they are.
 
         `parent` is what penalties hold on to: the network before it grew (`network` itself when left out);
-        `pretrained` the network before any learning, for those that hold on to that. On the CPU the same inputs and
-        seed give bit-equal weights. Raises LearningFailed for settings that contradict the network and for numbers
-        that are not finite, LearningStopped when `should_stop` says so between two steps.
+        `pretrained` the network before any learning, for those that hold on to that. `groups` (rows,) number the heads
+        where rows are those of several: a sample is compared with rows of its own head alone. On the CPU the same
+        inputs and seed give bit-equal weights. Raises LearningFailed for settings that contradict the network and for
+        numbers that are not finite, LearningStopped when `should_stop` says so between two steps.
         """
         started = time.monotonic()
         memory = memory if memory is not None else Samples.none(new.collate)
@@ -91,6 +93,7 @@ class Learner:
                 pool=pool,
                 new=len(new),
                 should_stop=should_stop,
+                groups=groups,
             )
             with _dropout(module, self.settings.dropout):
                 record = course.run()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worker.learning.groups import among_own, evened
 from worker.learning.settings import RehearsalSettings
 
 
@@ -26,13 +27,18 @@ class Answers:
     draws: tuple[int, ...] = ()  # samples in each draw
     remembered: tuple[Tensor | None, ...] = ()  # of each draw (samples, rows then), NaN where there was no row
     offsets: Tensor | None = None  # (rows,) added to the logits wherever they are compared with labels
+    groups: Tensor | None = None  # (rows,) where each row competes with those of its own group alone
 
     def cross_entropy(self, part: slice, shown: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy of these samples; only rows `shown` (rows,) take part where it is given."""
+        """Mean cross-entropy of these samples, or of groups the sum; only rows `shown` (rows,) take part if given."""
         logits = self.logits[part] if self.offsets is None else self.logits[part] + self.offsets
         if shown is not None:
             logits = logits.masked_fill(~shown, float("-inf"))
-        return functional.cross_entropy(logits, self.targets[part])
+        if self.groups is None:
+            return functional.cross_entropy(logits, self.targets[part])
+        targets = self.targets[part]
+        losses = functional.cross_entropy(among_own(logits, targets, self.groups), targets, reduction="none")
+        return evened(losses, targets, self.groups).mean()
 
     def draw(self, number: int) -> slice:
         """Where the samples of this draw stand."""

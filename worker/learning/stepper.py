@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.learning.failure import LearningFailed
+from worker.learning.held_weights import HeldWeights
 from worker.learning.normalization import set_training, statistics_move
 from worker.learning.penalty import Penalty, Step
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
@@ -43,23 +44,28 @@ class Stepper:
         *,
         seen: Tensor | None = None,
         batch_statistics: bool = False,
+        groups: Tensor | None = None,
     ) -> None:
         """Prepare steps; raises LearningFailed for a rehearsal loss the catalog has not.
 
         `offsets` (rows,) are added to the logits in every loss on labels. `seen` are rows for which samples came
         before the first step. `batch_statistics` lets BatchNorm's running statistics move with batches that are
-        large enough; otherwise it normalizes by the statistics it has. Between steps the module may be put into eval
+        large enough; otherwise it normalizes by the statistics it has. `groups` (rows,) are the heads that rows belong
+        to where there are several: see `groups`. Between steps the module may be put into eval
         mode as a whole.
         """
         if rehearsal.kind not in REHEARSAL_LOSSES:
             raise LearningFailed(
                 f"There is no rehearsal loss {rehearsal.kind!r}; choose one of {', '.join(REHEARSAL_LOSSES)}."
             )
-        self._module, self._optimizer, self._penalties = module, optimizer, tuple(penalties)
+        self._module, self._optimizer = module, optimizer
+        self._holding = [penalty for penalty in penalties if isinstance(penalty, HeldWeights)]
+        self._penalties = [penalty for penalty in penalties if not isinstance(penalty, HeldWeights)]
         self._loss = REHEARSAL_LOSSES[rehearsal.kind](rehearsal, seen)
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self.offsets, self._batch_statistics = offsets, batch_statistics
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.groups = groups
         self._moving: bool | None = None
         self.steps = 0
         self.new_logits: Tensor | None = None
@@ -96,14 +102,15 @@ class Stepper:
                 tuple(len(part.targets) for part in memory),
                 tuple(part.logits for part in memory),
                 self.offsets,
+                self.groups,
             )
         )
         step = Step(inputs, targets, logits)
         for penalty in self._penalties:
             loss = loss + penalty(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
-        value = float(loss.detach())
+        value = float(loss.detach()) + sum(float(penalty.pull()) for penalty in self._holding)
+        norm = self._clip()
         if not (math.isfinite(value) and math.isfinite(norm)):
             require_finite(inputs)
             raise LearningFailed(
@@ -113,6 +120,16 @@ class Stepper:
         self._optimizer.step()
         self.steps += 1
         return value
+
+    def _clip(self) -> float:
+        """Shorten the gradient to the norm allowed and give the norm it had."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if not gradients:
+            return 0.0
+        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())  # noqa: SLF001
+        if norm > self._clip_norm:
+            torch._foreach_mul_(gradients, self._clip_norm / norm)
+        return norm
 
     def _set_training(self, distinct: int) -> None:
         move = statistics_move(batch=distinct, statistics=self._batch_statistics)

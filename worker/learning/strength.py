@@ -4,6 +4,7 @@ Called by the fast lane now and then, with features that are remembered. No held
 judges a version is looked at. Knows nothing of where the features are kept.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from worker.learning.calibration import fit_scale
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, closed_form, discriminant
+from worker.learning.failure import LearningFailed
 from worker.learning.sums import Sums
 
 ROWS = 2000
 """Remembered samples that are enough to choose by."""
 
 _LEAST_ROWS = 8
+_MOST_SCORES = 2_000_000  # rows times labels: what is held in memory several times over
 _SAME = 1e-4  # of log loss: a difference too small to walk on for
 
 
@@ -56,7 +59,8 @@ def choose(sums: Sums, settings: ClosedFormSettings, features: Tensor, label_ids
     form = closed_form(settings)
     start = form.default if settings.strength is None else settings.strength
     counts = sums.counts
-    usable = [index for index, label in enumerate(label_ids) if counts.get(label, 0) > 1][:ROWS]
+    most = min(ROWS, max(_LEAST_ROWS, _MOST_SCORES // max(len(counts), 1)))
+    usable = [index for index, label in enumerate(label_ids) if counts.get(label, 0) > 1][:most]
     if len(usable) < _LEAST_ROWS or len(counts) < 2:
         return Choice(start, UNCALIBRATED, sums.samples, 0, None, None)
     scatter = sums.scatter()
@@ -65,7 +69,13 @@ def choose(sums: Sums, settings: ClosedFormSettings, features: Tensor, label_ids
     rows = features[usable].to("cpu", torch.float64)
 
     def judged(strength: float) -> tuple[float, Choice]:
-        found = discriminant(scatter, settings, strength)
+        """A strength that has no solution is not chosen; one that was given is the settings' fault."""
+        try:
+            found = discriminant(scatter, settings, strength)
+        except LearningFailed:
+            if settings.strength is not None:
+                raise
+            return math.inf, Choice(strength, UNCALIBRATED, sums.samples, 0, None, None)
         logits = form.left_out(scatter, found, rows, targets, strength, settings.balanced)
         scale, loss = fit_scale(logits, targets, UNCALIBRATED)
         accuracy = float((logits.argmax(1) == targets).double().mean())

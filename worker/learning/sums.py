@@ -47,7 +47,8 @@ class Sums:
     @property
     def counts(self) -> dict[int, int]:
         """How many samples each label has; a label that lost all of its samples is not listed."""
-        return {label: int(self._samples[row]) for label, row in self._rows.items() if self._samples[row] > 0}
+        samples = self._samples.tolist()
+        return {label: samples[row] for label, row in self._rows.items() if samples[row] > 0}
 
     @property
     def nbytes(self) -> int:
@@ -132,9 +133,8 @@ class Sums:
 
         Σ_c Σ_{i in c} w_i (z_i − μ_c)(z_i − μ_c)ᵀ = G − Σ_c n_c μ_c μ_cᵀ. Raises LearningFailed when nothing is in.
         """
-        present = [
-            (label, row) for label, row in self._rows.items() if self._samples[row] and self._weights[row] > _FADED
-        ]
+        samples, summed = self._samples.tolist(), self._weights.tolist()
+        present = [(label, row) for label, row in self._rows.items() if samples[row] and summed[row] > _FADED]
         if not present:
             raise LearningFailed("There is no sample to solve a head from; teach at least one.")
         self._multiply()

@@ -24,7 +24,7 @@ class RecipesAnswer(Sent):
                     {
                         "name": "frozen-backbone",
                         "about": "Pretrained weights stay as they are and the head is solved anew with every label.",
-                        "differs": {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []},
+                        "differs": {"head": {"kind": "slda"}, "trainable": "head", "penalties": []},
                         "recipe": {"based_on": "frozen-backbone", "trainable": "head", "batch_size": 32},
                     }
                 ],

@@ -81,17 +81,19 @@ class Course:
             self._screen.stage(stage.number, len(self._plan.stages))
             chosen = self._choose(pool, stage, taught=seen is not None or live_before > 1)
             self._post(target, chosen, self._train)
-            if stage.number == 1:
-                self._post(target, [one for one in self._survey.test if one.client_id not in self._posted], self._test)
             if chosen or seen is None:
                 seen = self._wait(waiting)
                 self._tell(stage, seen, len(chosen), live_before)
-        assert seen is not None
-        return self._sum_up(seen)
+            if stage.number == 1:  # not before something useful is live
+                self._post(target, [one for one in self._survey.test if one.client_id not in self._posted], self._test)
+        return self._sum_up(self._wait(waiting))
 
     def _wait(self, waiting: Waiting) -> Seen:
         self._show_posted()
         seen = waiting.until_settled(len(self._survey.train))
+        self._teacher.until_served(
+            seen.live, wire_input(self._survey.kind, self._train.read(self._survey.train[0].index))
+        )
         self._report.first_live_seconds = waiting.first_live_seconds
         return seen
 

@@ -21,6 +21,8 @@ WIRE_BYTES = 8 << 20  # of inputs in one request, far below what a body may have
 AGAIN = frozenset({429, 502, 503, 504})
 PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
+SWAP_SECONDS = 5.0
+SWAP_LOOK_SECONDS = 0.1
 
 T = TypeVar("T")
 
@@ -92,6 +94,15 @@ class Teacher:
         body = {"inputs": list(inputs), "top_k": top}
         said = self._patiently(lambda: self._connection.post(f"{self._path}/predict", body))
         return [Answer(tuple((one["label"], one["score"]) for one in row["top"])) for row in said["predictions"]]
+
+    def until_served(self, version: int, example: dict[str, Any]) -> None:
+        """Wait until the server that answers has swapped to a version; a moment at most, for it may be live no more."""
+        body = {"inputs": [example], "top_k": 1}
+        end = self._clock() + SWAP_SECONDS
+        while self._patiently(lambda: self._connection.post(f"{self._path}/predict", body))["version"] != version:
+            if self._clock() >= end:
+                return
+            self._sleep(SWAP_LOOK_SECONDS)
 
     def update_now(self) -> None:
         """Ask for an update, where the key allows it; without, the trigger decides."""

@@ -199,8 +199,8 @@ def test_an_update_is_asked_for_in_a_lane_that_the_recipe_has(service: Any) -> N
 
 
 def test_models_of_one_family_are_shown_together(service: Any) -> None:
-    service.create("breeds", family="animals")
-    service.create("moods", family="animals")
+    service.create("breeds", family="animals", recipe="frozen-backbone")
+    service.create("moods", family="animals", recipe="frozen-backbone")
     alone = service.create("iris")
 
     families = service.get("/v1/families").json()["families"]
@@ -214,13 +214,36 @@ def test_models_of_one_family_are_shown_together(service: Any) -> None:
 
 
 def test_a_model_that_cannot_share_the_backbone_of_its_family_is_refused(service: Any) -> None:
-    service.create("breeds", family="animals")
-    body = {"name": "moods", "input": {"kind": "features", "size": 5}, "family": "animals"}
+    service.create("breeds", family="animals", recipe="frozen-backbone")
+    body = {
+        "name": "moods",
+        "input": {"kind": "features", "size": 5},
+        "recipe": "frozen-backbone",
+        "family": "animals",
+    }
 
     answer = service.post("/v1/models", json=body)
 
     assert answer.status_code == 409, answer.text
     assert "shares one backbone" in answer.json()["detail"]
+
+
+def test_a_model_that_would_move_the_backbone_of_its_family_by_itself_is_refused(service: Any) -> None:
+    def refused(answer: Any) -> str:
+        assert answer.status_code == 422, answer.text
+        detail: str = answer.json()["detail"]
+        return detail
+
+    body = {"name": "breeds", "input": {"kind": "features", "size": 4}, "family": "animals"}
+    assert "recipe.head: models of a family share one backbone" in refused(service.post("/v1/models", json=body))
+    service.create("breeds", family="animals", recipe="fine-tune")
+    for recipe, words in [
+        ("from-scratch", "recipe.head: models of a family"),
+        ({"penalties": [{"kind": "ewc"}]}, "recipe.penalties: 'ewc'"),
+    ]:
+        answer = service.ask("PATCH", "/v1/models/breeds", json={"recipe": recipe})
+        assert words in refused(answer)
+        assert "leave `family` out" in refused(answer)
 
 
 def test_ready_when_every_live_version_answers(service: Any) -> None:

@@ -66,7 +66,7 @@ def _check_sample(sample: Sample, revisions: list[Revision], taught: dict[int, L
     if sample.state == "held_out":
         assert sample.in_line, words
         assert newest.id in taught, words
-        assert taught[newest.id].role == "holdout", words
+        assert taught[newest.id].role in ("holdout", "test"), words
     if sample.state == "queued":
         assert newest.state in ("queued", "waiting"), words
     if sample.state == "claimed":

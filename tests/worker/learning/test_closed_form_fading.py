@@ -190,3 +190,19 @@ def test_calibration_error_by_hand() -> None:
     targets = torch.tensor([0, 1, 1, 1])
     assert expected_calibration_error(probabilities, targets, bins=2) == pytest.approx(abs(3 - 3.05) / 4, abs=1e-6)
     assert expected_calibration_error(probabilities, targets, bins=4) == pytest.approx((0.75 + 0.8) / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "slda"])
+def test_a_choice_over_many_labels_takes_fewer_rows_and_one_over_a_flat_space_still_solves(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(3000) % 1500).tolist()
+    sums = Sums(4, "a")
+    features = torch.randn(3000, 4, generator=generator)
+    sums.add(features, labels, backbone="a")
+    assert choose(sums, ClosedFormSettings(kind), features, labels).rows == 2_000_000 // 1500
+    flat = Sums(4, "a")
+    same = torch.full((40, 4), 1e4)
+    flat.add(same, [0, 1] * 20, backbone="a")
+    choice = choose(flat, ClosedFormSettings(kind), same, [0, 1] * 20)
+    head = solve(flat, ClosedFormSettings(kind), [0, 1], strength=choice.strength, scale=choice.scale)
+    assert head.weight.isfinite().all()

@@ -66,6 +66,25 @@ def test_l2_sp_is_half_the_strength_times_the_squared_distance_over_the_old_slic
     assert not large.head.weight.grad[2:].any()
 
 
+@pytest.mark.parametrize("head_strength", [None, 5.0])
+def test_the_pull_of_held_weights_is_the_gradient_that_autograd_finds(head_strength: float | None) -> None:
+    start = net()
+    large = grown(start, 4)
+    with torch.no_grad():
+        for parameter in large.parameters():
+            parameter.add_(0.1)
+    penalise = L2SP(large, start, 3.0, head=head_names(large), head_strength=head_strength)
+    value = penalise()
+    value.backward()  # type: ignore[no-untyped-call]
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in large.parameters()]
+    for number, parameter in enumerate(large.parameters()):
+        parameter.grad = None if number == 0 else torch.ones_like(parameter)
+    assert penalise.pull().item() == pytest.approx(value.item(), rel=1e-6)
+    for number, (gradient, parameter) in enumerate(zip(found, large.parameters(), strict=True)):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, gradient + (number > 0), rtol=1e-5)
+
+
 def test_l2_sp_towards_pretrained_weights_draws_the_head_to_zero() -> None:
     pretrained, network = net(seed=3), net()
     origins = Origins(net(seed=9), pretrained, head=head_names(network))

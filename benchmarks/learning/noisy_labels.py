@@ -1,0 +1,92 @@
+"""Labels as people gave them, 9, 17 and 40 % of them wrong: CIFAR-10N in class order, by the worker beside offline.
+
+The same pictures and features as in `pretrained_stream.py`; the worker, its stores and its gate in this process, a
+claim of 64 labels at a time. Features are computed once for all rows and put where the worker keeps them. The
+reference is a joint logistic regression on the same wrong labels, its weight decay chosen on held-out training
+pictures, by their wrong labels too. Tested by what the pictures truly are.
+"""
+
+import hashlib
+import sys
+
+import torch
+from mission_data import CIFAR, NOISES, SHARED, by_label, cifar, some_of_each
+from mission_offline import SIZE, chosen_decay, features_of, logistic, mobilenet
+from mission_row import Row, run
+from mission_school import School, refusals, school
+from torch import Tensor
+
+from app.networks.network import Network
+from app.networks.pretrained import read_weights_file
+
+CLAIM = 64
+LABELS, TEST = 10_000, 2000
+BOUND = 1.0  # points below offline
+
+
+def measure(row: Row) -> None:
+    chosen = some_of_each("train", LABELS, 0, row.folder)
+    test = cifar("test", some_of_each("test", TEST, 0, row.folder), row.folder)
+    weights = row.folder / "mobilenet_v2_imagenet.pth"
+    network = mobilenet(weights)
+    pictures = cifar("train", chosen, row.folder)
+    features, asked = (features_of(network, part, row.cache) for part in (pictures, test))
+    at = {one.place: index for index, one in enumerate(pictures)}
+    truth = torch.tensor([one.truth for one in test])
+    with school(CLAIM) as teaching:
+        digest = teaching.add_weights(read_weights_file(weights))
+        for noise in [None, *NOISES]:
+            name = noise or "clean"
+            taught = by_label(cifar("train", chosen, row.folder, noise))
+            rows = features[[at[one.place] for one in taught]]
+            labels = torch.tensor([one.label for one in taught])
+            decay = chosen_decay(rows, labels, len(CIFAR))
+            offline = logistic(rows, labels, decay, len(CIFAR)).answers(asked)
+            teaching.create(
+                name=name,
+                input={"kind": "image", "size": SIZE, "channels": 3},
+                network={"architecture": "mobilenet_v2", "weights": digest},
+                recipe=row.recipe or "frozen-backbone",
+            )
+            _remember(teaching, name, [one.content for one in taught], rows)
+            teaching.teach(name, taught, CIFAR)
+            ours, reference = (_percent(answers, truth) for answers in (_answers(teaching, name, asked), offline))
+            row.found(
+                f"{name} labels",
+                wrong=_percent(labels, torch.tensor([one.truth for one in taught]), wrong=True),
+                service=ours,
+                offline=reference,
+                decay=decay,
+                samples=teaching.states(name),
+                versions=teaching.verdicts(name),
+                not_promoted_because=refusals(teaching, name),
+            )
+            row.must(f"{name}: service >= offline - {BOUND:g}", ours >= reference - BOUND)
+
+
+def _remember(teaching: School, name: str, contents: list[bytes], rows: Tensor) -> None:
+    """Put features where the worker keeps those that its backbone made."""
+    model = teaching.registry.model(name)
+    _, backbone = teaching.loader.backbone_of(teaching.live(name))
+    values = [row.numpy().astype("<f4").tobytes() for row in rows]
+    digests = [hashlib.sha256(content).hexdigest() for content in contents]
+    teaching.features.write(model.id, backbone, dict(zip(digests, values, strict=True)))
+
+
+def _answers(teaching: School, name: str, features: Tensor) -> Tensor:
+    """What live's head makes of features."""
+    network: Network = teaching.network(name)
+    names = {label.id: label.name for label in teaching.registry.labels(teaching.registry.model(name).id)}
+    places = torch.tensor([CIFAR.index(names[label]) for label in network.spec.labels])
+    with torch.inference_mode():
+        return places[network.head(network.projection(features)).argmax(1)]
+
+
+def _percent(answers: Tensor, truth: Tensor, *, wrong: bool = False) -> float:
+    right = 100 * float((answers == truth).float().mean())
+    return round(100 - right if wrong else right, 2)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(run("noisy labels", measure, SHARED))
