@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.ingredients import L2SP, SLDA, Ridge, Schedule, Softmax
+from app.ingredients import L2SP, Ridge, Schedule, Softmax
 from app.named_recipes import ABOUT, NAMED
 from app.recipe import FeaturesInput, ImageInput, NetworkChoice, NewModel, Recipe, misfits
 
