@@ -87,6 +87,14 @@ class Attempt:
         """Publish on top of this version from now on: a slow update is judged against what is live when it ends."""
         self.claim = replace(self.claim, parent=live, epoch=epoch)
 
+    def left_behind(self, version: Version) -> tuple[str, dict[str, Tensor]]:
+        """The newest learner state of the version's line, and the id of the version it was saved with; empty if none.
+
+        Fast versions seldom leave one, so it is not always the version's own.
+        """
+        near = self.stores.registry.nearest(version.id, ArtifactKind.LEARNER_STATE)
+        return (near.id, self.loader.learner_state(near) or {}) if near is not None else ("", {})
+
     def write(
         self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor] | None
     ) -> tuple[WeightFile, WeightFile | None]:

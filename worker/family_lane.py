@@ -113,7 +113,7 @@ class FamilyLane:
             replace(settings, penalties=tuple(one for one in settings.penalties if one.kind != "lwf")),
             distillation=next((one.strength for one in recipe.penalties if isinstance(one, LwF)), LwF().strength),
             pretrained=attempt.loader.untaught(spec).backbone if anchored else None,
-            state=attempt.loader.learner_state(attempt.claim.parent),
+            state=attempt.left_behind(attempt.claim.parent)[1],
             device=attempt.device,
             should_stop=attempt.stopping,
         )
@@ -125,13 +125,12 @@ class FamilyLane:
         outcomes: list[tuple[Attempt, Outcome]] = []
         try:
             for one, count in zip(made, rehearsed, strict=True):
-                weights, state, base_id = one.candidate.network.state_dict(), one.state(), None
-                if one.attempt is leader:
-                    state = {**learned.state, **state}
-                else:
+                weights, base_id = one.candidate.network.state_dict(), None
+                one.taught.beside = learned.state
+                if one.attempt is not leader:
                     weights = {name: tensor for name, tensor in weights.items() if name.startswith(HEAD)}
                     base_id = leader.version_id
-                files = one.attempt.write(weights, state)
+                files = one.attempt.write(weights, one.state())
                 outcomes.append((one.attempt, one.outcome(learned.record, count, files, base_id=base_id)))
         except BaseException:
             for attempt, _ in outcomes:

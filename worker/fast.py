@@ -58,7 +58,7 @@ class FastLane:
             rivals = taught.heads(recipe, parent.spec.labels) if taught.fading is not None else []
             track = _tracked(sight, live, bench, material, rivals, claim.parent)
             labels = parent.spec.grown(material.new_labels(parent.spec.labels)).labels
-            faded = copy.deepcopy((taught.fading, taught.arrivals)) if taught.fading else None
+            of_live = taught.copy()
             changed, undo = self._sums.edited(attempt, taught, edits, sight, bench)
             if not changed and labels == parent.spec.labels and bench.backbone == live.backbone:
                 return self._unchanged(attempt, live, material, taught)
@@ -71,10 +71,8 @@ class FastLane:
         if version.verdict == Verdict.PROMOTED:
             self._sums.keep(claim.model, taught, version.id)
         else:
-            self._sums.edited(attempt, taught, undo, sight, bench)
-            if faded is not None:
-                taught.fading, taught.arrivals = faded  # what is added ages the rest, so taking it out is not enough
-            self._sums.keep(claim.model, taught, claim.parent.id)
+            of_live.tally.edit(undo)
+            self._sums.keep(claim.model, of_live, claim.parent.id)
         return version
 
     def _bench(self, attempt: Attempt, sight: Sight, live: Seer, material: Material) -> Seer:

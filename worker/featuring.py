@@ -48,16 +48,7 @@ class FeatureSource:
         than read. `between` is called after each batch. Raises LearningFailed for numbers that are not finite.
         """
         stored = isinstance(network.spec.input, ImageInput)
-        found: dict[str, Tensor] = {}
-        missing: dict[str, Content] = {}
-        for content in contents:
-            key = (model.id, backbone, content.content_digest)
-            item = self._items.get(key)
-            if item is None:
-                missing[content.content_digest] = content
-            else:
-                self._items.move_to_end(key)
-                found[content.content_digest] = item
+        found, missing = self._at_hand(model, backbone, contents)
         if stored and missing:
             for digest, data in self._store.read(model.id, backbone, list(missing)).items():
                 found[digest] = self._keep((model.id, backbone, digest), torch.from_numpy(_floats(data)))
@@ -72,6 +63,42 @@ class FeatureSource:
                 found[digest] = self._keep((model.id, backbone, digest), row)
             between()
         return found
+
+    def projected(
+        self,
+        model: Model,
+        network: Network,
+        backbone: str,
+        made_by: str,
+        contents: Sequence[Content],
+        between: Callable[[], None] = lambda: None,
+    ) -> dict[str, Tensor]:
+        """The same after the network's projection, (head_width,); `made_by` names backbone and projection together."""
+        found, missing = self._at_hand(model, made_by, contents)
+        raw = self.features(model, network, backbone, list(missing.values()), between)
+        matrix = next(network.projection.buffers())
+        for some in chunks(list(raw), AT_ONCE):
+            with torch.no_grad():
+                rows = network.projection(torch.stack([raw[digest] for digest in some]).to(matrix.device)).cpu()
+            for digest, row in zip(some, rows, strict=True):
+                found[digest] = self._keep((model.id, made_by, digest), row.clone())
+        return found
+
+    def _at_hand(
+        self, model: Model, made_by: str, contents: Sequence[Content]
+    ) -> tuple[dict[str, Tensor], dict[str, Content]]:
+        """What is in memory, by digest, and the contents that are not."""
+        found: dict[str, Tensor] = {}
+        missing: dict[str, Content] = {}
+        for content in contents:
+            key = (model.id, made_by, content.content_digest)
+            item = self._items.get(key)
+            if item is None:
+                missing[content.content_digest] = content
+            else:
+                self._items.move_to_end(key)
+                found[content.content_digest] = item
+        return found, missing
 
     def inputs(self, network: Network, contents: Sequence[Content]) -> Tensor | None:
         """The contents as the network takes them, (batch, …); None without any."""

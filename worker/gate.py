@@ -26,7 +26,7 @@ A claim brings its own held-out samples, so a batch of wrong labels vouches for 
 *before* the claim must by themselves pass the test, and lose no more than the margin, or two samples.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -116,11 +116,13 @@ def judge(question: Question) -> Judgement:
         len(to_anchor) / count,
     )
     settled = compare(((s.label, s.live, s.candidate) for s in old if s.settled), to_live, share)
+    by_label: dict[int, list[tuple[int, int | None, int | None]]] = defaultdict(list)
+    for s in q.judged:
+        by_label[s.label].append((s.label, s.live, s.candidate))
     classes = {
-        label: compare(((s.label, s.live, s.candidate) for s in old if s.label == label), to_live - {label}, share)
-        for label in sorted({s.label for s in old})
+        label: compare(by_label[label], to_live - {label}, share) for label in sorted({sample.label for sample in old})
     }
-    new = {label: compare((s.label, s.live, s.candidate) for s in q.judged if s.label == label) for label in fresh}
+    new = {label: compare(by_label[label]) for label in fresh}
     metrics: dict[str, Any] = {
         **asdict(overall),
         "anchor": asdict(anchor),

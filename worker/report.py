@@ -21,7 +21,8 @@ def figures(judged: Sequence[Judged], sample_ids: Sequence[str], labels: Sequenc
 
     `labels` are those the candidate knows; samples of others do not count. Pairs are [right, n].
     """
-    known = [(one, sample_id) for one, sample_id in zip(judged, sample_ids, strict=True) if one.label in set(labels)]
+    rows = set(labels)
+    known = [(one, sample_id) for one, sample_id in zip(judged, sample_ids, strict=True) if one.label in rows]
     per_class: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     per_slice: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for one, sample_id in known:

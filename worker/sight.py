@@ -46,13 +46,10 @@ class Sight:
 
     def fed(self, seer: Seer, contents: Sequence[Content]) -> dict[str, Tensor]:
         """What the seer's head is fed of each content, (head_width,) by digest; one whose bytes are gone is missing."""
-        raw = self._source.features(self._model, seer.network, seer.backbone, contents, self._between)
-        if not raw or not seer.network.spec.projection:
-            return raw
-        matrix = next(seer.network.projection.buffers())
-        with torch.no_grad():
-            rows = seer.network.projection(torch.stack(list(raw.values())).to(matrix.device)).cpu()
-        return dict(zip(raw, rows, strict=True))
+        network, backbone = seer.network, seer.backbone
+        if not network.spec.projection:
+            return self._source.features(self._model, network, backbone, contents, self._between)
+        return self._source.projected(self._model, network, backbone, seer.made_by, contents, self._between)
 
     def answers(self, seer: Seer, contents: Sequence[Content]) -> dict[str, int | None]:
         """The label id that the seer gives each content, by digest; None from a network without classes."""

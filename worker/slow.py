@@ -18,6 +18,7 @@ from app.storage.tables import Version
 from worker.attempt import Attempt
 from worker.decoding import Decoder
 from worker.featuring import FeatureSource
+from worker.heartbeat import Heartbeat
 from worker.material import gather
 from worker.refined import refined
 from worker.sight import Seer, Sight
@@ -45,7 +46,7 @@ class SlowLane:
         if not material.memory:
             raise NothingLearned(claim.model.name)
         with attempt.timed("learn"):
-            state = attempt.loader.learner_state(claim.parent)
+            _, state = attempt.left_behind(claim.parent)
             learn_all = replace(material, learn=material.memory, memory=())
             learned, _ = Teaching(attempt, self._decoder).learn(parent, learn_all, state)
         attempt.kill_point("after_training")
@@ -56,7 +57,8 @@ class SlowLane:
             sight.fed(seer, [*line.learned(claim.model), *material.settled, *material.tests])
         with held(attempt):
             made = refined(attempt, self._source, self._sums, seer)
-            files = attempt.write(made.candidate.network.state_dict(), {**learned.state, **made.state()})
+            made.taught.beside = learned.state
+            files = attempt.write(made.candidate.network.state_dict(), made.state())
             version = attempt.commit(made.outcome(learned.record, len(material.memory), files))
             made.settle(version, self._sums)
             return version
@@ -75,6 +77,7 @@ def held(attempt: Attempt) -> Iterator[None]:
             )
         waiting.wait(0.05)
     try:
-        yield
+        with Heartbeat(queue, held, lease_seconds=attempt.lease_seconds):
+            yield
     finally:
         queue.release(held, "the slow update has published or given up")

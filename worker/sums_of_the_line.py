@@ -4,17 +4,19 @@ Used by both lanes of closed-form heads. What the line's samples say is the trut
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.log import get_logger
-from app.storage.tables import ArtifactKind, Model, Version
+from app.storage.tables import Model, Version
 from worker.attempt import Attempt
 from worker.learning.strength import ROWS, Choice
 from worker.sight import Seer, Sight
 from worker.tally import Place
-from worker.taught import Taught
+from worker.taught import Taught, beside
 
 log = get_logger(__name__)
+
+SUMS_BYTES = 1 << 30
 
 YOUNG = 200
 """Samples up to which strength and scale are chosen anew each time: it is cheap, and there is nothing else to go by."""
@@ -29,10 +31,11 @@ class Named:
 
 
 class SumsOfTheLine:
-    """Gives a version's sums, and keeps those of the newest ones."""
+    """Gives a version's sums; those of the models learned last stay at hand, up to `limit` bytes."""
 
-    def __init__(self) -> None:
-        self._of_model: dict[int, Taught] = {}
+    def __init__(self, limit: int = SUMS_BYTES) -> None:
+        self._limit = limit
+        self._of_model: dict[int, Taught] = {}  # the one used last comes last
 
     def of(self, attempt: Attempt, version: Version, sight: Sight, seer: Seer) -> Taught:
         """Give the sums of the live `version` from features as the seer makes them.
@@ -54,7 +57,10 @@ class SumsOfTheLine:
     def keep(self, model: Model, taught: Taught, version_id: str) -> None:
         """Take the sums back, as those of this version."""
         taught.version_id = version_id
+        self._of_model.pop(model.id, None)
         self._of_model[model.id] = taught
+        while len(self._of_model) > 1 and sum(one.nbytes for one in self._of_model.values()) > self._limit:
+            del self._of_model[next(iter(self._of_model))]
 
     def follow_line(self, attempt: Attempt, taught: Taught, sight: Sight, seer: Seer) -> None:
         """Make the sums those of what the line holds now."""
@@ -67,7 +73,8 @@ class SumsOfTheLine:
     ) -> tuple[bool, dict[str, Place | None]]:
         """Put samples in, move them or take them out; tell whether the sums changed, and give the edits that undo it.
 
-        Where something is to go whose features nobody can make again, the sums are rebuilt from all that stays.
+        Where something is to go whose features nobody can make again, the sums are rebuilt from all that stays. What
+        is to come and has no features any more, because its input was erased meanwhile, stays out.
         """
         changes, undo = taught.tally.edit(edits)
         if not changes:
@@ -84,6 +91,7 @@ class SumsOfTheLine:
         ]
         fed = sight.fed(seer, named)
         lost = [change for change in changes if change.content_digest not in fed]
+        taught.tally.drop(change.content_digest for change in lost)
         if any(change.before is not None for change in lost):
             log.info("sums rebuilt", model=attempt.claim.model.name, gone=len(lost))
             self._rebuild(taught, sight, seer)
@@ -103,15 +111,14 @@ class SumsOfTheLine:
 
     def _saved(self, attempt: Attempt, version: Version, seer: Seer, forgetting: float) -> Taught:
         """The newest saved sums of the line from the same features; empty ones without any."""
-        near = attempt.stores.registry.nearest(version.id, ArtifactKind.LEARNER_STATE)
-        if near is not None:
-            state = attempt.loader.learner_state(near)
-            taught = Taught.from_tensors(near.id, state) if state else None
-            if taught is not None and taught.made_by == seer.made_by and taught.forgetting == forgetting:
-                return taught
-        return Taught.nothing("", seer.network.head_width, seer.made_by, forgetting)
+        near, state = attempt.left_behind(version)
+        taught = Taught.from_tensors(near, state)
+        if taught is not None and taught.made_by == seer.made_by and taught.forgetting == forgetting:
+            return taught
+        return replace(Taught.nothing("", seer.network.head_width, seer.made_by, forgetting), beside=beside(state))
 
     def _rebuild(self, taught: Taught, sight: Sight, seer: Seer) -> None:
         contents = taught.tally.contents()
         fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in contents])
+        taught.tally.drop(contents.keys() - fed.keys())
         taught.begin_again({digest: label for digest, label in contents.items() if digest in fed}, fed)

@@ -72,6 +72,12 @@ class Tally:
             if before[digest] != after[digest]
         ], undo
 
+    def drop(self, contents: Iterable[str]) -> None:
+        """Take contents out, whoever holds them."""
+        for digest in contents:
+            for sample_id in self._holders.pop(digest, {}):
+                del self._places[sample_id]
+
     def difference(self, wanted: Mapping[str, Place]) -> dict[str, Place | None]:
         """The edits that turn this tally into one of exactly the `wanted` samples."""
         edits: dict[str, Place | None] = {

@@ -4,8 +4,9 @@ Kept by the lanes from update to update, saved now and then as a version's learn
 the line's samples and can be rebuilt from them; nothing here decides.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import torch
@@ -18,7 +19,7 @@ from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
 
-_SUMS, _FADING = "sums/", "fading/"
+_SUMS, _FADING, _TALLY = "sums/", "fading/", "tally/"
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Taught:
     arrivals: dict[str, int] = field(default_factory=dict)  # content digest → when it came into what fades
     choice: Choice | None = None
     unsaved: int = 0  # contents that changed since it was last saved
+    beside: dict[str, Tensor] = field(default_factory=dict)  # what the slow lane left; passed on as it is
 
     @classmethod
     def nothing(cls, version_id: str, width: int, made_by: str, forgetting: float) -> "Taught":
@@ -46,6 +48,16 @@ class Taught:
     @property
     def forgetting(self) -> float:
         return self.fading.factor if self.fading else 1.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums in memory."""
+        return self.sums.nbytes + (self.fading.sums.nbytes if self.fading else 0)
+
+    def copy(self) -> "Taught":
+        """Copy all but the tally, which both then share."""
+        parts = copy.deepcopy((self.sums, self.fading))
+        return replace(self, sums=parts[0], fading=parts[1], arrivals=dict(self.arrivals))
 
     def begin_again(self, contents: Mapping[str, int], features: Mapping[str, Tensor]) -> None:
         """Fill the sums anew with just these contents, in their order."""
@@ -89,9 +101,10 @@ class Taught:
         ids = b"".join(UUID(sample_id).bytes for sample_id, _ in places)
         digests = b"".join(bytes.fromhex(digest) for _, (digest, _) in places)
         return {
-            "tally/samples": _bytes(ids, 16),
-            "tally/contents": _bytes(digests, 32),
-            "tally/labels": torch.tensor([label for _, (_, label) in places], dtype=torch.int64),
+            **self.beside,
+            f"{_TALLY}samples": _bytes(ids, 16),
+            f"{_TALLY}contents": _bytes(digests, 32),
+            f"{_TALLY}labels": torch.tensor([label for _, (_, label) in places], dtype=torch.int64),
             **{_SUMS + name: tensor for name, tensor in self.sums.tensors().items()},
             **self._fading_tensors(),
         }
@@ -105,13 +118,14 @@ class Taught:
         }
         if not parts[_SUMS]:
             return None
-        ids = [str(UUID(bytes=bytes(row))) for row in tensors["tally/samples"].tolist()]
-        digests = [bytes(row).hex() for row in tensors["tally/contents"].tolist()]
-        labels = tensors["tally/labels"].tolist()
+        ids = [str(UUID(bytes=bytes(row))) for row in tensors[f"{_TALLY}samples"].tolist()]
+        digests = [bytes(row).hex() for row in tensors[f"{_TALLY}contents"].tolist()]
+        labels = tensors[f"{_TALLY}labels"].tolist()
         places = {sample_id: (digest, label) for sample_id, digest, label in zip(ids, digests, labels, strict=True)}
-        taught = cls(version_id, Tally.of(places.items()), Sums.from_tensors(parts[_SUMS]))
+        taught = cls(version_id, Tally.of(places.items()), Sums.from_tensors(parts[_SUMS]), beside=beside(tensors))
         if parts[_FADING]:
-            taught.arrivals = dict(zip(sorted(taught.tally.contents()), tensors["arrivals"].tolist(), strict=True))
+            numbers = tensors[f"{_TALLY}arrivals"].tolist()
+            taught.arrivals = dict(zip(sorted(taught.tally.contents()), numbers, strict=True))
             taught.fading = Fading.from_tensors(parts[_FADING])
         return taught
 
@@ -120,7 +134,12 @@ class Taught:
             return {}
         numbers = [self.arrivals[digest] for digest in sorted(self.arrivals)]
         tensors = {_FADING + name: tensor for name, tensor in self.fading.tensors().items()}
-        return {**tensors, "arrivals": torch.tensor(numbers, dtype=torch.int64)}
+        return {**tensors, f"{_TALLY}arrivals": torch.tensor(numbers, dtype=torch.int64)}
+
+
+def beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a saved learner state holds that is not of this module."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((_SUMS, _FADING, _TALLY))}
 
 
 def settings_of(recipe: Recipe) -> ClosedFormSettings:

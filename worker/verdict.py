@@ -4,10 +4,11 @@ Called by every way to learn. The rules are the gate's.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from app.networks.spec import NetworkSpec
 from worker.attempt import Attempt
-from worker.gate import FoldEvidence, Judged, Judgement, Question, judge
+from worker.gate import Decision, FoldEvidence, Judged, Judgement, Question, judge
 from worker.material import Material
 from worker.taught import Taught
 
@@ -25,11 +26,15 @@ def decide(
     *,
     fast: bool = False,
 ) -> Judgement:
-    """Ask the gate."""
+    """Ask the gate.
+
+    A solved head without what was withdrawn, or under labels that it held already, is as good as its samples are:
+    no verdict keeps it from being published, since the sums of a withdrawn sample must not be served on.
+    """
     gate = attempt.recipe.gate
     labels = attempt.stores.registry.labels(attempt.claim.model.id)
     anchor = attempt.stores.registry.version_by_id(attempt.anchor_id)
-    return judge(
+    judgement = judge(
         Question(
             judged=judged,
             live_labels=frozenset(live.labels),
@@ -44,6 +49,12 @@ def decide(
             names={label.id: label.name for label in labels},
         )
     )
+    if fast:  # such versions come every second, and models may have thousands of classes
+        moved = {label: seen for label, seen in judgement.metrics["classes"].items() if seen["b"] or seen["c"]}
+        judgement = replace(judgement, metrics={**judgement.metrics, "classes": moved})
+    if fast and not material.learn and not material.held:
+        return replace(judgement, decision=Decision.PROMOTED, reason=f"without what was withdrawn: {judgement.reason}")
+    return judgement
 
 
 def evidence(taught: Taught) -> FoldEvidence | None:

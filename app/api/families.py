@@ -1,15 +1,28 @@
-"""Families: which models share one backbone. A model joins one when it is created."""
+"""Families: which models share one backbone, and asking all of them at once. A model joins when it is created."""
 
-from fastapi import APIRouter
+import time
 
-from app.api.deps import Wired
+from fastapi import APIRouter, Request, Response
+
+from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, records_of, top_of
+from app.api.body import described
+from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import FamilyPath
-from app.api.schemas.families import FamiliesAnswer, FamilyAnswer, FamilyMembersAnswer
+from app.api.schemas.families import (
+    FamiliesAnswer,
+    FamilyAnswer,
+    FamilyMembersAnswer,
+    FamilyPredictAnswer,
+)
+from app.api.schemas.predict import PredictionAnswer, PredictRequest
 from app.api.security import needs
 from app.api.shown import shown_model
-from app.errors import UnknownFamily
+from app.errors import NoLiveModel, PerennialError
+from app.serving.family_predictor import FamilyPredictor
+from app.serving.inference_pool import while_connected
+from app.serving.predictor import Predictor
 
 router = APIRouter(prefix="/v1/families", tags=["families"])
 
@@ -34,8 +47,62 @@ def families(parts: Wired) -> FamiliesAnswer:
 )
 def show(family: FamilyPath, parts: Wired) -> FamilyMembersAnswer:
     """Show the models of a family, each as it stands now."""
-    for row, members in parts.registry.families():
-        if row.name == family:
-            shown = [shown_model(parts, one) for one in members]
-            return FamilyMembersAnswer(name=row.name, created_at=row.created_at, members=shown)
-    raise UnknownFamily(family)
+    row, members = parts.registry.family(family)
+    shown = [shown_model(parts, one) for one in members]
+    return FamilyMembersAnswer(name=row.name, created_at=row.created_at, members=shown)
+
+
+@router.post(
+    "/{family}/predict",
+    summary="Ask a family",
+    response_model=FamilyPredictAnswer,
+    responses=problems(400, 404, 413, 415, 429, 503, 504),
+    **needs(Scope.PREDICT, **described(PredictRequest, others=FILES)),
+)
+async def predict(request: Request, family: FamilyPath, parts: Wired) -> Response:
+    """Answer inputs in their order by the live versions of all members; what they share is computed once.
+
+    The body is as for one model: a picture (`image/*`), pictures as `file` parts of a form, or JSON.
+    """
+    started = time.perf_counter()
+    known = "unknown"
+    try:
+        parts.pool.require_room()  # before a large body is read
+        question = await asked(request)  # outside: a slow sender holds no place
+        with parts.pool.admitted():
+            row, models = await parts.pool.call(lambda: parts.registry.family(family))
+            known = f"family {row.name}"
+            predictor = FamilyPredictor([_live(parts, model.name) for model in models])
+            contents = contents_of(question, predictor.members[0].spec)
+            answering = parts.pool.answer(predictor, contents, question.top_k)
+            answers = await while_connected(answering, disconnected(request))
+    except PerennialError as error:
+        parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
+        raise
+    if answers is None:
+        return Response(status_code=CLIENT_GONE)
+    predictions: list[dict[str, PredictionAnswer]] = [{} for _ in answers]
+    for member, column in zip(predictor.members, zip(*answers, strict=True), strict=True):
+        records = records_of(member, contents, column)
+        parts.writer.write(records)
+        parts.metrics.answered(member.model, member.version, len(records), time.perf_counter() - started)
+        for of_input, record, answer in zip(predictions, records, column, strict=True):
+            of_input[member.model] = PredictionAnswer(
+                prediction_id=record.id,
+                label=answer.label,
+                score=answer.score,
+                top=top_of(answer),
+            )
+    body = FamilyPredictAnswer(
+        family=row.name,
+        versions={member.model: member.version for member in predictor.members},
+        predictions=predictions,
+    )
+    return Response(body.model_dump_json(), media_type="application/json")
+
+
+def _live(parts: Parts, model: str) -> Predictor:
+    live = parts.live_models.get(model)
+    if live is None:
+        raise NoLiveModel(model)
+    return live.predictor()

@@ -11,16 +11,23 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from app.errors import DeadlineExceeded, InvalidItem, Overloaded
-from app.serving.predictor import Answer, Predictor
 
 T = TypeVar("T")
+A_co = TypeVar("A_co", covariant=True)
 
 PASS_ITEMS = 64  # in one forward pass; between passes a request that nobody waits for ends
+
+
+class Answering(Protocol[A_co]):
+    """What answers: one version, or those of a family."""
+
+    def decode(self, content: bytes) -> Tensor: ...
+    def predict(self, items: Sequence[Tensor], top_k: int) -> Sequence[A_co]: ...
 
 
 class InferencePool:
@@ -52,8 +59,8 @@ class InferencePool:
             self.inflight -= 1
             self._seconds_per_request += 0.05 * (time.monotonic() - started - self._seconds_per_request)
 
-    async def answer(self, predictor: Predictor, contents: Sequence[bytes], top_k: int) -> list[Answer]:
-        """Answer each payload with this one version, in order; InvalidItem names the index that cannot be used."""
+    async def answer(self, predictor: Answering[T], contents: Sequence[bytes], top_k: int) -> list[T]:
+        """Answer each payload with this predictor, in order; InvalidItem names the index that cannot be used."""
         left = threading.Event()
         return await self._until_deadline(left, lambda: _answer(predictor, contents, top_k, left))
 
@@ -76,8 +83,8 @@ class InferencePool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _answer(predictor: Predictor, contents: Sequence[bytes], top_k: int, left: threading.Event) -> list[Answer]:
-    answers: list[Answer] = []
+def _answer(predictor: Answering[T], contents: Sequence[bytes], top_k: int, left: threading.Event) -> list[T]:
+    answers: list[T] = []
     for start in range(0, len(contents), PASS_ITEMS):
         if left.is_set():
             break
@@ -85,7 +92,7 @@ def _answer(predictor: Predictor, contents: Sequence[bytes], top_k: int, left: t
     return answers
 
 
-def _decoded(predictor: Predictor, contents: Sequence[bytes], first: int) -> list[Tensor]:
+def _decoded(predictor: Answering[T], contents: Sequence[bytes], first: int) -> list[Tensor]:
     items = []
     for index, content in enumerate(contents, first):
         try:

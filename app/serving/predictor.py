@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.errors import Corrupt
 from app.networks.network import Network
@@ -69,13 +69,29 @@ class Predictor:
         """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
         return self._preprocessor.decode(content)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """What makes the features; versions may share it."""
+        return self._network.backbone
+
     def predict(self, items: Sequence[Tensor], top_k: int = 5) -> list[Answer]:
         """Answer decoded items in one forward pass, in their order."""
         if not items:
             return []
         if not self.labels:
-            return [Answer(label=None, score=None, top=()) for _ in items]
-        beliefs = self._logits(items).softmax(dim=1)  # (batch, labels)
+            return self.answers(None, len(items), top_k)
+        return self.answers(self.features(items), len(items), top_k)
+
+    def features(self, items: Sequence[Tensor]) -> Tensor:
+        """Run decoded items through the backbone: (batch, width), on the device."""
+        with torch.inference_mode():
+            return self._network.raw_features(self._preprocessor.batch(items).to(self._device))
+
+    def answers(self, features: Tensor | None, count: int, top_k: int) -> list[Answer]:
+        """Answer so many items from what the backbone made of them; without labels no features are needed."""
+        if not self.labels or features is None:
+            return [Answer(label=None, score=None, top=()) for _ in range(count)]
+        beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
         scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
         answers = []
         for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
@@ -90,7 +106,7 @@ class Predictor:
         """
         item = _golden_item(self.spec)
         for count in (1,) if backbone_is_warm else (1, 8):
-            logits = self._logits([item] * count)
+            logits = self._scored(self.features([item] * count))
             if logits.shape != (count, len(self.labels)):
                 raise Corrupt(
                     f"version {self.version} of {self.model!r}",
@@ -99,10 +115,9 @@ class Predictor:
             if not bool(torch.isfinite(logits).all()):
                 raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
 
-    def _logits(self, items: Sequence[Tensor]) -> Tensor:
+    def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            batch = self._preprocessor.batch(items).to(self._device)  # (batch, …)
-            logits: Tensor = self._network(batch)
+            logits: Tensor = self._network.head(self._network.projection(features))
             return logits.float().cpu()  # (batch, labels)
 
 

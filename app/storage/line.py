@@ -13,7 +13,17 @@ from sqlalchemy.orm import Session
 
 from app.storage.database import Database, literal, reads
 from app.storage.promotions import chunks
-from app.storage.tables import HoldoutScore, LedgerRole, Logits, Model, Payload, Sample, SampleState
+from app.storage.tables import (
+    HoldoutScore,
+    LedgerRole,
+    Logits,
+    Model,
+    Payload,
+    Revision,
+    RevisionState,
+    Sample,
+    SampleState,
+)
 
 HOLDOUT_CAP = 2000
 
@@ -78,8 +88,25 @@ class LineReader:
 
     @reads
     def learned(self, session: Session, model: Model) -> list[Stored]:
-        """Every learned sample of the line in the order of arrival, byte-identical ones too."""
-        query = select(Sample.id, Sample.label_id, Sample.content_digest).where(*_learned(model)).order_by(Sample.id)
+        """Every sample that live was taught, in the order of arrival, byte-identical ones too.
+
+        Each with the label that the line's ledger has for it: of one whose correction or withdrawal still waits it is
+        the older label, because that is what live was made from.
+        """
+        newest = select(func.max(Revision.number)).where(
+            Revision.sample_id == Sample.id, Revision.state == literal(RevisionState.LEARNED)
+        )
+        query = (
+            select(Sample.id, Revision.label_id, Sample.content_digest)
+            .join(Revision, Revision.sample_id == Sample.id)
+            .where(
+                Sample.model_id == model.id,
+                Sample.in_line.is_(True),
+                Sample.side == literal(LedgerRole.LEARN),
+                Revision.number == newest.correlate(Sample).scalar_subquery(),
+            )
+            .order_by(Sample.id)
+        )
         return [Stored(*row) for row in session.execute(query).all()]
 
     def holdout(self, model: Model, cap: int = HOLDOUT_CAP) -> list[Stored]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, UnknownModel, UnknownVersion
+from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, UnknownFamily, UnknownModel, UnknownVersion
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 from app.storage.database import Database, now, reads, writes
@@ -388,6 +388,14 @@ class ModelRegistry:
         """Every family with its members."""
         found = session.scalars(select(Family).order_by(Family.name)).all()
         return [(family, members(session, family.id)) for family in found]
+
+    @reads
+    def family(self, session: Session, name: str) -> tuple[Family, list[Model]]:
+        """The family of that name with its members, in the order in which they came."""
+        found = session.scalar(select(Family).where(Family.name == name))
+        if found is None:
+            raise UnknownFamily(name)
+        return found, members(session, found.id)
 
 
 def _model(session: Session, name: str) -> Model:

@@ -1,20 +1,24 @@
 """A model of handwritten digits over real stores on a real SQLite file, and the steps that tests of updates take."""
 
+import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from sqlalchemy import event
 from torch import Tensor
 
 from app.loading import VersionLoader
 from app.networks.features import features_content
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
-from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
+from app.recipe import FeaturesInput, ImageInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim
 from app.storage.database import Database
 from app.storage.features import FeatureStore
@@ -25,6 +29,7 @@ from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.tables import Model, Version
+from app.storage.triggers import claiming_lane
 from app.storage.weights import WeightStore
 from worker.attempt import Stores
 from worker.update import Updater
@@ -57,16 +62,20 @@ class School:
         self.receipts = Receipts(self.database)
         self.queue = SampleQueue(self.database)
         self.line = LineReader(self.database)
+        self.features = FeatureStore(self.database)
         self.weights = WeightStore(folder / "weights")
         self.weights_folder = folder / "weights"
         self.loader = VersionLoader(self.registry, self.weights, {}, lambda source: {})
         self.digits = Digits()
 
-    def create(self, name: str = "digits", labels: Sequence[str] = (), **recipe: Any) -> Model:
+    def create(
+        self, name: str = "digits", labels: Sequence[str] = (), *, architecture: str = "mlp", **recipe: Any
+    ) -> Model:
+        pictures = architecture == "small_cnn"
         new = NewModel(
             name=name,
-            input=FeaturesInput(size=64),
-            network=NetworkChoice(architecture="mlp"),
+            input=ImageInput(size=8, channels=1) if pictures else FeaturesInput(size=64),
+            network=NetworkChoice(architecture=architecture),
             labels=tuple(labels),
             recipe=Recipe.model_validate({"new_classes": {"policy": "accept"}, **recipe}),
         )
@@ -76,16 +85,28 @@ class School:
             session.merge(model).holdout_key = SECRET
         return self.registry.model(name)
 
-    def post(self, model: Model, indices: Sequence[int], shift: int = 0) -> list[str]:
+    def change_recipe(self, model: Model, **recipe: Any) -> Model:
+        return self.registry.change_recipe(
+            model.name, Recipe.model_validate({"new_classes": {"policy": "accept"}, **recipe}), "tester"
+        )
+
+    def content(self, model: Model, index: int) -> bytes:
+        """A digit as a model takes it: numbers, or a PNG."""
+        picture = self.digits.pictures[index]
+        if model.input["kind"] == "features":
+            return features_content(picture.tolist())
+        written = io.BytesIO()
+        Image.fromarray((picture.reshape(8, 8) * 15).to(torch.uint8).numpy()).save(written, "PNG")
+        return written.getvalue()
+
+    def post(self, model: Model, indices: Sequence[int], shift: int = 0, split: str | None = None) -> list[str]:
         """Post digits with their labels, or with labels shifted by some."""
         items = [
             NewSample(
-                content=features_content(self.digits.pictures[index].tolist()),
+                content=self.content(model, index),
                 label=str((self.digits.labels[index] + shift) % 10),
-                client_id=None,
                 source="shifted" if shift else "school",
-                why=None,
-                prediction_id=None,
+                split=split,
             )
             for index in indices
         ]
@@ -94,17 +115,31 @@ class School:
         return [answer.id for answer in answers if isinstance(answer, Accepted)]
 
     def claim(self, model: Model, lease_seconds: float = 60) -> Claim:
-        claim = self.queue.claim(model.id, worker="w1", lease_seconds=lease_seconds, limit=2048)
+        lane = claiming_lane(Recipe.model_validate(self.registry.model(model.name).recipe))
+        claim = self.queue.claim(model.id, worker="w1", lease_seconds=lease_seconds, limit=2048, lane=lane)
+        assert claim is not None
+        return claim
+
+    def begin(self, model: Model) -> Claim:
+        """Begin an update that claims nothing."""
+        claim = self.queue.begin(model.id, worker="w1", lease_seconds=60)
         assert claim is not None
         return claim
 
     def updater(self, stopping: Callable[[], bool] = lambda: False, lease_seconds: float = 60) -> Updater:
-        stores = Stores(self.queue, self.registry, self.line, self.weights, FeatureStore(self.database))
+        stores = Stores(self.queue, self.registry, self.line, self.weights, self.features)
         return Updater(stores, self.loader, device=torch.device("cpu"), lease_seconds=lease_seconds, stopping=stopping)
 
-    def learn(self, model: Model) -> Version:
-        """Perform one update over all that waits; the version it made."""
-        self.updater().perform(self.claim(model))
+    def learn(self, model: Model, updater: Updater | None = None) -> Version:
+        """Perform one update over all that waits; the version it made. Without an updater by a worker just started."""
+        (updater or self.updater()).perform(self.claim(model))
+        return self.newest(model)
+
+    def refine(
+        self, model: Model, updater: Updater | None = None, beside: Callable[[], None] = lambda: None
+    ) -> Version:
+        """Perform one slow update; `beside` is called between its steps."""
+        (updater or self.updater()).perform(self.begin(model), beside)
         return self.newest(model)
 
     def newest(self, model: Model) -> Version:
@@ -132,6 +167,29 @@ class School:
 
     def close(self) -> None:
         self.database.close()
+
+
+Statements = list[tuple[str, Any]]
+
+
+@contextmanager
+def asked(school: School) -> Iterator[Statements]:
+    """What the database is asked in the block: statements with their parameters."""
+    statements: Statements = []
+
+    def note(_c: object, _r: object, statement: str, parameters: Any, _x: object, _m: object) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(school.database.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(school.database.engine, "before_cursor_execute", note)
+
+
+def inputs_read(statements: Statements) -> int:
+    """How many samples' inputs were asked for."""
+    return sum(len(parameters) for statement, parameters in statements if "FROM payloads" in statement)
 
 
 class Countdown:

@@ -1,6 +1,7 @@
 """Two models on one backbone: which digit it is, and whether it is even."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from app.storage.intake import NewSample
 from app.storage.settling import Fate
 from app.storage.tables import ArtifactKind, FileState, Lane, Model, Update, Verdict, Version
 from tests.worker.school import SECRET, Countdown, School
+from worker.loop import GiveWay, Loop, Pace
 
 SOLVED = {
     "head": {"kind": "ridge"},
@@ -41,8 +43,8 @@ def label_of(model: Model, digit: int) -> str:
     return ("odd" if digit % 2 else "even") if model.name == "parity" else str(digit % 10)
 
 
-def fast(school: School, model: Model, indices: Sequence[int], shift: Sequence[int] | None = None) -> Version:
-    """Post digits, as which they are labelled moved by some, and have the fast lane learn them."""
+def post(school: School, model: Model, indices: Sequence[int], shift: Sequence[int] | None = None) -> None:
+    """Post digits with their labels, or with labels moved by some."""
     items = [
         NewSample(
             features_content(school.digits.pictures[index].tolist()),
@@ -55,10 +57,20 @@ def fast(school: School, model: Model, indices: Sequence[int], shift: Sequence[i
         for index in indices
     ]
     school.intake.put(model, items, "tester")
+
+
+def fast(school: School, model: Model, indices: Sequence[int], shift: Sequence[int] | None = None) -> Version:
+    """Post digits and have the fast lane learn them."""
+    post(school, model, indices, shift)
     claim = school.queue.claim(model.id, worker="w1", lease_seconds=60, limit=4096, lane=Lane.FAST)
     assert claim is not None
     school.updater().perform(claim)
     return school.newest(model)
+
+
+def states(school: School, claim: Claim) -> set[str]:
+    with school.database.sessions() as session:
+        return {session.get_one(Update, update_id).state for update_id in claim.update_ids}
 
 
 def slow_claim(school: School, model: Model) -> Claim:
@@ -221,8 +233,7 @@ def test_a_line_that_moved_by_hand_leaves_nothing_behind(school: School, family:
 def test_a_worker_that_is_told_to_stop_lets_all_members_go(school: School, family: tuple[Model, Model]) -> None:
     claim = slow_claim(school, family[0])
     school.updater(stopping=Countdown(10)).perform(claim)
-    with school.database.sessions() as session:
-        assert {session.get_one(Update, update_id).state for update_id in claim.update_ids} == {"cancelled"}
+    assert states(school, claim) == {"cancelled"}
     assert slow(school, family[0]).number == 3
 
 
@@ -233,3 +244,53 @@ def test_the_followers_learner_state_is_their_head_s_sums(school: School, family
     state = school.loader.learner_state(follower)
     assert state is not None
     assert not any("backbone" in name for name in state)
+
+
+def loop_of(school: School, perform: Callable[[Claim, GiveWay], None]) -> Loop:
+    return Loop(
+        school.queue,
+        perform,
+        worker="w1",
+        stop=threading.Event(),
+        keep_house=lambda: None,
+        pace=Pace(poll_seconds=0.01),
+        clock=lambda: 0.0,
+    )
+
+
+def test_the_loop_runs_one_slow_update_for_the_whole_family_when_one_is_due(school: School) -> None:
+    digits = member(school, "digits", schedule={"samples": 300})
+    parity = member(school, "parity", schedule={"samples": 250})
+    post(school, digits, range(200))
+    post(school, parity, range(200, 400))
+    lanes: list[tuple[str, str, int]] = []
+
+    def perform(claim: Claim, give_way: GiveWay) -> None:
+        lanes.append((claim.lane.value, claim.model.name, len(claim.relatives)))
+        school.updater().perform(claim, give_way)
+
+    running = loop_of(school, perform)
+    while running.round():
+        assert len(lanes) < 10
+    assert lanes == [("fast", "digits", 0), ("fast", "parity", 0), ("slow", "digits", 1)]
+    assert [school.newest(model).number for model in (digits, parity)] == [3, 3]
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_what_ends_the_update_of_one_ends_that_of_all(school: School, *, overtaken: bool) -> None:
+    digits, parity = member(school, "digits"), member(school, "parity")
+    fast(school, digits, range(50))
+    school.registry.request_run("digits", reason="", actor="ann", slow=True)
+    claims: list[Claim] = []
+
+    def perform(claim: Claim, give_way: GiveWay) -> None:
+        claims.append(claim)
+        if not overtaken:
+            raise RuntimeError("out of luck")
+        school.registry.set_pinned("parity", value=True, reason="", actor="ann")
+        raise LeaseLost(claim.relatives[0].update_id)
+
+    assert loop_of(school, perform).round()
+    assert states(school, claims[0]) == ({"cancelled"} if overtaken else {"failed"})
+    school.registry.set_pinned("parity", value=False, reason="", actor="ann")
+    assert school.queue.begin(parity.id, worker="w2", lease_seconds=60) is not None

@@ -43,6 +43,7 @@ def test_each_example_is_of_its_own_form(form: type[BaseModel]) -> None:
 
 def test_each_example_of_a_request_is_taken_by_the_api(service: Any) -> None:
     service.create("iris", labels=["setosa", "versicolor"])
+    service.create("twin", family="animals", recipe="frozen-backbone")
     service.publish("iris", winner=0)
     service.publish("iris", winner=1)
     sample = service.post(
@@ -53,6 +54,7 @@ def test_each_example_of_a_request_is_taken_by_the_api(service: Any) -> None:
     sent = 0
     for method, path, kind, value in request_examples(description):
         address = path.replace("{model}", "iris").replace("{version}", "2").replace("{sample}", sample)
+        address = address.replace("{family}", "animals")
         if path == "/v1/models" and value.get("network", {}).get("weights") == "imagenet":
             value = {**value, "network": {**value["network"], "weights": None}}  # noqa: PLW2901  it would be fetched
         body = value if isinstance(value, str) else json.dumps(value)

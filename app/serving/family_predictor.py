@@ -1,0 +1,38 @@
+"""The live versions of a family, asked at once: what they have in common is computed once.
+
+Made for one request, called by InferencePool as a Predictor is. Knows nothing of HTTP or of who belongs to a family.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from app.serving.predictor import Answer, Predictor
+
+
+class FamilyPredictor:
+    """One answer of each member to each input. Safe to call from several threads, as its members are."""
+
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        """At least one; all take the same input."""
+        self.members = tuple(members)
+
+    def decode(self, content: bytes) -> Tensor:
+        """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
+        return self.members[0].decode(content)
+
+    def predict(self, items: Sequence[Tensor], top_k: int = 5) -> list[tuple[Answer, ...]]:
+        """Answer decoded items in their order, each with the members' answers in theirs.
+
+        Each backbone runs once, however many heads are on it. As a rule there is one; a member that was rolled back
+        by itself stands on another.
+        """
+        if not items:
+            return []
+        made: dict[int, Tensor] = {}
+        columns = []
+        for member in self.members:
+            if member.labels and id(member.backbone) not in made:
+                made[id(member.backbone)] = member.features(items)
+            columns.append(member.answers(made.get(id(member.backbone)), len(items), top_k))
+        return list(zip(*columns, strict=True))
