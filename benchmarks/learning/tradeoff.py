@@ -85,10 +85,13 @@ def drawn(found: dict[str, Any]) -> str:
         line(LEFT, TOP, LEFT, floor, "axis"),
         text((LEFT + right) / 2, HEIGHT - 14, "computing for each label, on one core", "", "middle"),
         line(LEFT, level, right, level, "joint"),
-        text(right, level - 6, f"one linear head, all labels at once: {found['joint']:.1f} %", "small", "end"),
     ]
     taken: list[Box] = [(x(one["seconds"]) - 8, y(one["accuracy"]) - 8, 16.0, 16.0) for one in points]
-    taken.append((right - 300, level - 20, 300.0, 22.0))
+    words = f"one linear head, all labels at once: {found['joint']:.1f} %"
+    corners = [(left, top) for left in (right - LETTER * len(words), LEFT + 6.0) for top in (level - 20, level + 4)]
+    left, above = next((at for at in corners if free((*at, LETTER * len(words), LINE), taken)), corners[0])
+    parts.append(text(left, above + 13, words, "small"))
+    taken += [(left, above, LETTER * len(words), LINE), (LEFT, level - 1, right - LEFT, 2.0)]
     for one in sorted(points, key=lambda one: -one["accuracy"]):
         across, up = x(one["seconds"]), y(one["accuracy"])
         words = f"{one['name']}: {one['accuracy']:.1f} %"
@@ -114,13 +117,18 @@ def placed(
         for left in (across + 11, across - 11 - width) if dy == 0 else (across - 8, across - width + 8):
             top = up + dy - LINE / 2
             inside = left >= within[0] and left + width <= within[2] and top >= within[1] and top + LINE <= within[3]
-            free = all(
-                left + width < box[0] or box[0] + box[2] < left or top + LINE < box[1] or box[1] + box[3] < top
-                for box in taken
-            )
-            if inside and free:
+            if inside and free((left, top, width, LINE), taken):
                 return left, top
     return across + 11, up - LINE / 2
+
+
+def free(box: Box, taken: Sequence[Box]) -> bool:
+    """Whether a box covers none of those taken."""
+    left, top, width, height = box
+    return all(
+        left + width < one[0] or one[0] + one[2] < left or top + height < one[1] or one[1] + one[3] < top
+        for one in taken
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
