@@ -24,11 +24,11 @@ class Comparison:
     taken: int = 0  # right before, answered after with a class that is new
     share: float = 0.0  # of the classes that are new, among the candidate's
 
-    @property
-    def taken_beyond_share(self) -> bool:
-        """Whether classes that are new took more than guessing would give them, and two deviations of it."""
+    def taken_beyond_share(self, margin: float) -> bool:
+        """Whether classes that are new took more than guessing would give them and two deviations of it, or margin."""
         share = min(self.share, 1.0)
-        return self.taken > share * self.n + 2 * math.sqrt(self.n * share * (1 - share)) + 1e-9
+        even = share * self.n + 2 * math.sqrt(self.n * share * (1 - share))
+        return self.taken > max(even, margin * self.n) + 1e-9
 
     def loses_more_than(self, samples: float) -> bool:
         # A hair more, so that 2 of 100 is within 0.02 in floating point too.

@@ -220,7 +220,7 @@ def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled
             f"{_moved(anchor)} against the best version of the line; {_floor(anchor, of_anchor)}"
         )
     for seen, of in ((overall, ""), (anchor, " against the best version of the line")):
-        if seen.taken_beyond_share:
+        if seen.taken_beyond_share(q.margin):
             return Decision.INCONCLUSIVE, f"{_moved(seen)}{of}; an even share for them is {_percent(seen.share)}"
     of_settled = max(2.0, q.margin * settled.n)
     if q.solved:

@@ -1,7 +1,7 @@
 """Labels as people gave them, 9, 17 and 40 % of them wrong: CIFAR-10N in class order, by the worker beside offline.
 
 The same pictures and features as in `pretrained_stream.py`; the worker, its stores and its gate in this process, a
-claim of 64 labels at a time. Features are computed once for all rows and put where the worker keeps them. The
+claim of 256 labels at a time. Features are computed once for all rows and put where the worker keeps them. The
 reference is a joint logistic regression on the same wrong labels, its weight decay chosen on held-out training
 pictures, by their wrong labels too. Tested by what the pictures truly are.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from app.networks.network import Network
 from app.networks.pretrained import read_weights_file
 
-CLAIM = 64
+CLAIM = 256
 LABELS, TEST = 10_000, 2000
 BOUND = 1.0  # points below offline
 

@@ -139,7 +139,12 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") 
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-_BY_CLASS = {"trigger": {"samples": 1_000_000, "seconds": 86_400}, "new_classes": {"policy": "accept"}}
+# What forgets is shown as it is: the gate, which would hold it back, is open.
+_BY_CLASS = {
+    "trigger": {"samples": 1_000_000, "seconds": 86_400},
+    "new_classes": {"policy": "accept"},
+    "gate": {"margin": 1.0, "alpha": 1e-9},
+}
 _SLOW = {
     "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}],
     "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.003},

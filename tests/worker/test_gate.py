@@ -282,7 +282,7 @@ def test_it_never_promotes_a_loss_beyond_margin_and_chance_and_never_says_nan(q:
             compare(((s.label, s.live, s.candidate) for s in old), new, len(new) / 4),
             compare(((s.label, s.anchor, s.candidate) for s in old), new, len(new) / 4),
         ):
-            assert seen.taken <= len(new) / 4 * seen.n + math.sqrt(seen.n) + 1e-6
+            assert seen.taken <= max(len(new) / 4 * seen.n + math.sqrt(seen.n), q.margin * seen.n) + 1e-6
             assert seen.b - seen.c <= max(q.margin * seen.n, math.sqrt(seen.b + seen.c)) + 1e-6
         lost = judgement.metrics["b"] - judgement.metrics["c"]
         assert judgement.metrics["p"] >= q.alpha or lost <= q.margin * judgement.metrics["n"] + 1e-6
@@ -348,6 +348,8 @@ def test_new_classes_that_take_more_than_their_share_are_held_back() -> None:
     judgement = judge(question(judged, candidate_labels=frozenset({CAT, DOG, BIRD})))
     assert judgement.decision is Decision.INCONCLUSIVE  # a third of 100 and two deviations of it are 42.8
     assert "an even share for them is 33.3 %" in judgement.reason
+    allowed = question(judged, candidate_labels=frozenset({CAT, DOG, BIRD}), margin=0.5)
+    assert judge(allowed).decision is Decision.PROMOTED
 
 
 def test_an_anchor_is_asked_only_about_classes_that_it_knows() -> None:
