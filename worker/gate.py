@@ -12,7 +12,8 @@ reverse; the candidate answers with all its labels.
   is finer than the measurement (docs/decisions/0008). A head that is solved has no such lower bound: a single
   label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012);
 - *inconclusive*: everything else.
-A class that live does not know is no part of n: it needs recall ≥ 1/C, C being the number of the candidate's classes.
+A class that live does not know is no part of n. From C samples on it needs recall ≥ 1/C, C being the number of the
+candidate's classes; of fewer, guessing gets less than one right.
 Knowing more classes costs answers right before, also where nothing is forgotten. So what a sample is lost *to* counts:
 lost to a class that the other version does not know, or that is young (fewer settled samples than half an even share),
 it is no part of b; but such classes may take no more than their even share, and what chance adds
@@ -172,7 +173,7 @@ def _doubt_about_new(q: Question, overall: Comparison, new: Mapping[int, Compari
         return Decision.INCONCLUSIVE, "the candidate knows no class"
     chance = 1 / len(q.candidate_labels)
     for label, seen in new.items():
-        if seen.after is not None and seen.after < chance:
+        if seen.after is not None and seen.after < chance and seen.n >= len(q.candidate_labels):
             return Decision.INCONCLUSIVE, (
                 f"recall of the new class {_name(q, label)} is {_percent(seen.after)} (n={seen.n}); "
                 f"guessing gives {_percent(chance)}"

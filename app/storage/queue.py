@@ -155,18 +155,22 @@ class SampleQueue:
 
     @writes
     def release(self, session: Session, update_id: int, why: str) -> None:
-        """The worker stops by order: the samples go back at once, with no attempt counted."""
+        """The worker stops by order: the samples go back at once, with no attempt counted.
+
+        A slow update that claimed nothing is asked for again: nobody else would, had it been begun by hand.
+        """
         at = now(session)
-        model_id = session.scalar(select(Update.model_id).where(Update.id == update_id))
-        if model_id is None:
+        found = session.execute(select(Update.model_id, Update.kind).where(Update.id == update_id)).one_or_none()
+        if found is None:
             return
-        lock_model(session, model_id)
+        model = lock_model(session, found.model_id)
         ended = session.execute(
             update(Update)
             .where(Update.id == update_id, Update.state == literal(UpdateState.RUNNING))
             .values(state=UpdateState.CANCELLED, finished_at=at, error=why)
         )
         if rows_changed(ended) == 1:
+            model.slow_requested = model.slow_requested or found.kind == UpdateKind.REFINE
             release_claims(session, [update_id], at=at)
 
     @writes

@@ -14,20 +14,20 @@ from mission_school import refusals, school
 
 from app.cli.demo.datasets import FASHION
 
-SHARES = (250, 500, 1250)
+SHARES = (200, 400, 900)
 RECIPE = {
     "head": {"kind": "softmax"},
     "trainable": "all",
     "optimizer": {"kind": "adam", "lr": 0.001},
     "memory": {"kind": "class_balanced", "capacity": 500},
-    "early_stopping": {"passes": 4},
+    "early_stopping": {"passes": 3},
     "trigger": {"samples": 1_000_000, "seconds": 86_400},
     "new_classes": {"policy": "accept"},
 }
 
 
 def measure(row: Row) -> None:
-    taught, test = fashion(sum(SHARES), 1000, folder=row.folder)
+    taught, test = fashion(sum(SHARES), 500, folder=row.folder)
     with school() as teaching:
         teaching.create(
             name="fashion",

@@ -44,8 +44,12 @@ _ONLINE = {"hidden": (512,), "dropout": 0.5, "lr": 0.1, "batch": 10, "memory": 1
 _ONLINE |= {"standard": MNIST_STANDARD}
 _SEQ = {"hidden": (100, 100), "batch": 10}
 _PERMUTED = {"hidden": (100, 100), "count": 20, "batch": 128}
-_FASHION = {"hidden": (256, 256), "batch": 10, "replayed": 30, "balanced": True, "kind": "er_ace"}
-_FASHION |= {"alpha": 1.0, "beta": 1.0, "lr": 0.1, "averaging": 0.99, "shift": 1, "mirror": True, "review": 0}
+_FASHION = {"hidden": (256, 256), "batch": 10, "balanced": True, "alpha": 1.0, "beta": 1.0, "averaging": 0.99}
+_FASHION_CHOSEN: dict[int, dict[str, Any]] = {
+    200: {"kind": "er_ace", "lr": 0.1, "replayed": 10},
+    500: {"kind": "der_pp", "lr": 0.05, "replayed": 64},
+    1000: {"kind": "der_pp", "lr": 0.05, "replayed": 64},
+}
 
 PROTOCOLS = [
     Protocol(
@@ -121,11 +125,11 @@ PROTOCOLS = [
             f"split-fashion-rehearsal-{memory}",
             "fashion_mnist",
             split,
-            _FASHION | {"memory": memory},
+            _FASHION | _FASHION_CHOSEN[memory] | {"memory": memory},
             f"{reference} (ER with tricks; joint 84.47)",
             reference,
             above=True,
-            grid={"lr": (0.05, 0.1), "replayed": (10, 30), "review": (0, 1000)},
+            grid={"kind": ("er_ace", "der_pp"), "lr": (0.05, 0.1), "replayed": (10, 64), "shift": (0, 1)},
             chosen="held out",
         )
         for memory, reference in ((200, 76.07), (500, 80.11), (1000, 82.46))

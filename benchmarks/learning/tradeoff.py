@@ -34,7 +34,7 @@ TICKS = {
     0.3: "0.3 s",
     1.0: "1 s",
 }
-LABELS, TEST, CLAIM = 2000, 1000, 64
+LABELS, TEST, CLAIM = 1500, 600, 64
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 56, 60
 
@@ -105,7 +105,7 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") 
 _BY_CLASS = {"trigger": {"samples": 1_000_000, "seconds": 86_400}, "new_classes": {"policy": "accept"}}
 _SLOW = {
     "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}],
-    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.003},
+    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.01},
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "ridge": {"based_on": "frozen-backbone", "head": {"kind": "ridge"}},

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.ingredients import L2SP, SLDA, Ridge, Schedule, Softmax
+from app.ingredients import L2SP, Ridge, Schedule, Softmax
 from app.named_recipes import ABOUT, NAMED
 from app.recipe import FeaturesInput, ImageInput, NetworkChoice, NewModel, Recipe, misfits
 
@@ -46,9 +46,9 @@ def test_what_stands_beside_a_name_changes_it_part_by_part() -> None:
 
 
 def test_a_part_of_another_kind_takes_nothing_from_the_named_one() -> None:
-    recipe = read({"based_on": "drift", "head": {"kind": "slda"}})
+    recipe = read({"based_on": "drift", "head": {"kind": "ridge"}})
 
-    assert recipe.head == SLDA()
+    assert recipe.head == Ridge()
 
 
 def test_a_recipe_that_takes_no_gradient_steps_has_no_penalties_unless_it_names_them() -> None:

@@ -39,6 +39,54 @@ def test_a_worker_killed_at_any_point_loses_nothing_and_learns_nothing_twice(
     assert stores.registry.live(model.id).version.number >= 2
 
 
+RIDGE = {"head": {"kind": "ridge"}, "trainable": "all", "penalties": []}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_killed_in_the_fast_lane_loses_nothing_and_learns_nothing_twice(
+    installation: Installation, stores: Stores, point: str
+) -> None:
+    model = school.create(stores, **RIDGE, holdout=0.0)
+    acknowledged = school.post(stores, model, school.samples(24))
+    with installation.process("worker", KILL_AT=point) as doomed:
+        wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
+        assert doomed.exit_code == -signal.SIGKILL
+    acknowledged += school.post(stores, model, school.samples(10, seed=1))
+    with installation.process("worker") as worker:
+        wait_until(lambda: school.settled(stores, model), "another worker finishes the work")
+        assert worker.stop() == 0
+    school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
+    assert set(school.states(stores, model)) == {"learned"}
+    assert stores.registry.live(model.id).version.metrics["head"]["samples"] == 34
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_killed_in_the_slow_lane_leaves_the_fast_one_free_and_the_line_whole(
+    installation: Installation, stores: Stores, point: str
+) -> None:
+    model = school.create(stores, **RIDGE, holdout=0.0)
+    acknowledged = school.post(stores, model, school.samples(24))
+    with installation.process("worker") as worker:
+        wait_until(lambda: school.settled(stores, model), "the fast lane learns")
+        assert worker.stop() == 0
+    before = stores.registry.live(model.id).version
+    stores.registry.request_run(model.name, reason="", actor="tester", slow=True)
+    with installation.process("worker", KILL_AT=point) as doomed:
+        wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
+        assert doomed.exit_code == -signal.SIGKILL
+    acknowledged += school.post(stores, model, school.samples(10, seed=1))
+    with installation.process("worker") as worker:
+        wait_until(lambda: school.settled(stores, model), "another worker goes on")
+        assert worker.stop() == 0
+    school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
+    live = stores.registry.live(model.id).version
+    assert before.id in stores.registry.line(live.id)
+    assert live.metrics["head"]["samples"] == 34
+    assert (live.base_id == before.base_id) == (point != "after_commit")
+
+
 @pytest.mark.slow
 def test_rounds_go_on_over_restarts(installation: Installation, stores: Stores) -> None:
     model = school.create(stores)

@@ -2,7 +2,8 @@
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from sqlalchemy import event
 from torch import Tensor
 
 from app.loading import VersionLoader
@@ -165,6 +167,29 @@ class School:
 
     def close(self) -> None:
         self.database.close()
+
+
+Statements = list[tuple[str, Any]]
+
+
+@contextmanager
+def asked(school: School) -> Iterator[Statements]:
+    """What the database is asked in the block: statements with their parameters."""
+    statements: Statements = []
+
+    def note(_c: object, _r: object, statement: str, parameters: Any, _x: object, _m: object) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(school.database.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(school.database.engine, "before_cursor_execute", note)
+
+
+def inputs_read(statements: Statements) -> int:
+    """How many samples' inputs were asked for."""
+    return sum(len(parameters) for statement, parameters in statements if "FROM payloads" in statement)
 
 
 class Countdown:

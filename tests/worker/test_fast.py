@@ -1,5 +1,6 @@
 """The fast lane over real stores: whatever comes, and in whatever order, the head is the one solved at once."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from app.storage.settling import Fate
 from app.storage.tables import ArtifactKind, SampleState, Verdict, Version
 from tests.worker.joint import contents, difference, joint_head
-from tests.worker.school import School
+from tests.worker.school import School, asked, inputs_read
 
 RIDGE: dict[str, Any] = {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []}
 SLDA: dict[str, Any] = {"head": {"kind": "slda"}, "trainable": "head", "penalties": []}
@@ -208,6 +209,24 @@ def test_a_delta_holds_the_head_alone(school: School) -> None:
     size = school.registry.artifacts(version.id)[ArtifactKind.WEIGHTS].nbytes
     assert size < 4 * 10 * (width + 1) + 500
     assert ArtifactKind.LEARNER_STATE not in school.registry.artifacts(version.id)
+
+
+def test_a_label_more_costs_the_same_however_long_the_line_is(school: School) -> None:
+    counts = []
+    for name, length in (("short", 300), ("long", 1500)):
+        model = school.create(name, architecture="small_cnn", **RIDGE)
+        updater = school.updater()
+        school.post(model, range(length))
+        school.learn(model, updater)
+        for index in (1600, 1601):  # the first of them meets the held-out samples for the first time as settled
+            school.post(model, [index])
+            with asked(school) as statements:
+                school.learn(model, updater)
+        assert inputs_read(statements) == 1
+        assert not any("JOIN revisions" in statement for statement, _ in statements), "the line was read"
+        counts.append(len(statements))
+        assert len(json.dumps(school.newest(model).metrics)) < 4000
+    assert counts[1] <= counts[0] + 2 < 80
 
 
 def test_held_out_labels_alone_wait_for_a_head_that_may_vouch_for_them(school: School) -> None:

@@ -181,6 +181,14 @@ def test_a_new_class_needs_more_than_guessing(hits: int, decision: Decision) -> 
     assert judgement.metrics["n"] == 40  # the new class is no part of n
 
 
+def test_a_new_class_is_asked_nothing_while_guessing_would_get_less_than_one_right() -> None:
+    three = frozenset({CAT, DOG, BIRD})
+    few = answers(CAT, both=60) + answers(BIRD, neither=2)
+    assert judge(question(few, candidate_labels=three)).decision is Decision.PROMOTED
+    enough = answers(CAT, both=60) + answers(BIRD, neither=3)
+    assert judge(question(enough, candidate_labels=three)).decision is Decision.INCONCLUSIVE
+
+
 def test_only_new_classes_held_out_says_nothing_of_the_old() -> None:
     judgement = judge(question(answers(BIRD, c=5), candidate_labels=frozenset({CAT, DOG, BIRD})))
     assert judgement.decision is Decision.INCONCLUSIVE

@@ -2,7 +2,8 @@
 
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,7 +16,7 @@ from app.storage.database import Database
 from app.storage.intake import Accepted, NewSample
 from app.storage.migrate import upgrade
 from app.storage.settling import Fate
-from app.storage.tables import Model, Verdict
+from app.storage.tables import Lane, Model, Verdict
 from tests.app.storage.invariants import check
 from tests.app.storage.stores import Stores, open_stores
 
@@ -25,17 +26,20 @@ STEPS = 60
 class History:
     """One random history of one model."""
 
+    recipe: Mapping[str, object] = {}
+    lane = Lane.SLOW
+
     def __init__(self, stores: Stores, seed: int) -> None:
         self.stores = stores
         self.random = random.Random(seed)
-        self.model: Model = stores.create(new_classes={"policy": "accept"}).model
+        self.model: Model = stores.create(new_classes={"policy": "accept"}, **self.recipe).model
         self.samples: list[str] = []
         self.running: list[Claim] = []
         self.versions = 1
         self.acknowledged: set[str] = set()
 
-    def run(self, steps: int) -> None:
-        moves: list[tuple[int, Callable[[], None]]] = [
+    def moves(self) -> list[tuple[int, Callable[[], None]]]:
+        return [
             (6, self.post),
             (2, self.correct),
             (2, self.withdraw),
@@ -48,6 +52,9 @@ class History:
             (1, self.promote),
             (1, self.pin),
         ]
+
+    def run(self, steps: int) -> None:
+        moves = self.moves()
         weights = [weight for weight, _ in moves]
         for _ in range(steps):
             move = self.random.choices([move for _, move in moves], weights)[0]
@@ -81,7 +88,9 @@ class History:
             self.stores.intake.withdraw(self.model, self.random.choice(self.samples), "ann")
 
     def claim(self) -> None:
-        claim = self.stores.queue.claim(self.model.id, worker="w", lease_seconds=60, limit=self.random.randrange(1, 8))
+        claim = self.stores.queue.claim(
+            self.model.id, worker="w", lease_seconds=60, limit=self.random.randrange(1, 8), lane=self.lane
+        )
         if claim is not None:
             self.running.append(claim)
 
@@ -101,7 +110,7 @@ class History:
         self.running.pop()
 
     def crash(self) -> None:
-        claim = self.stores.queue.claim(self.model.id, worker="w", lease_seconds=-1, limit=4)
+        claim = self.stores.queue.claim(self.model.id, worker="w", lease_seconds=-1, limit=4, lane=self.lane)
         if claim is not None:
             self.running.insert(0, claim)
             self.stores.queue.expire()
@@ -135,9 +144,67 @@ class History:
         self.stores.registry.set_pinned("digits", self.random.random() < 0.3, reason="", actor="ann")
 
 
+class TwoLanes(History):
+    """One of a model whose slow updates run beside the fast ones."""
+
+    recipe: Mapping[str, object] = {"head": {"kind": "ridge"}}
+    lane = Lane.FAST
+
+    def __init__(self, stores: Stores, seed: int) -> None:
+        super().__init__(stores, seed)
+        self.slow: list[Claim] = []
+        self.held: list[int] = []
+
+    def moves(self) -> list[tuple[int, Callable[[], None]]]:
+        return [*super().moves(), (3, self.begin), (3, self.publish), (1, self.hold), (2, self.let_go), (1, self.stop)]
+
+    def begin(self) -> None:
+        lease = self.random.choice([60, 60, -1])
+        claim = self.stores.queue.begin(self.model.id, worker="w", lease_seconds=lease)
+        if claim is not None:
+            self.slow.append(claim)
+
+    def publish(self) -> None:
+        """As the worker does it: with the fast lane held, and on top of what is live then."""
+        if not self.slow:
+            return
+        claim = self.slow.pop()
+        held = self.stores.queue.hold(claim, 60)
+        if held is None:
+            return
+        live = self.stores.registry.live(self.model.id)
+        taught = self.stores.line.learned(self.model)
+        claim = replace(claim, parent=live.version, epoch=live.epoch)
+        verdict = self.random.choice([Verdict.PROMOTED, Verdict.REJECTED])
+        try:
+            self.stores.queue.commit(claim, self.stores.outcome(claim, verdict))
+            self.versions += 1
+        except LeaseLost:
+            pass
+        assert self.stores.line.learned(self.model) == taught, "a slow version changed what the line was taught"
+        self.stores.queue.release(held, "published")
+
+    def hold(self) -> None:
+        if self.slow:
+            held = self.stores.queue.hold(self.slow[-1], self.random.choice([60, -1]))
+            if held is not None:
+                self.held.append(held)
+
+    def let_go(self) -> None:
+        while self.held:
+            self.stores.queue.release(self.held.pop(), "given up")
+
+    def stop(self) -> None:
+        if self.slow:
+            self.stores.queue.release(self.slow.pop().update_id, "told to stop")
+
+
+@pytest.mark.parametrize("kind", [History, TwoLanes])
 @pytest.mark.parametrize("seed", range(12))
-def test_every_promise_holds_after_every_step_of_a_random_history(stores: Stores, seed: int) -> None:
-    History(stores, seed).run(STEPS)
+def test_every_promise_holds_after_every_step_of_a_random_history(
+    stores: Stores, kind: type[History], seed: int
+) -> None:
+    kind(stores, seed).run(STEPS)
 
 
 def test_the_histories_find_a_commit_that_is_not_fenced(tmp_path: Path) -> None:
