@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.log import configure
+
 
 @dataclass
 class Row:
@@ -40,6 +42,7 @@ def run(name: str, measure: Callable[[Row], None], folder: Path) -> int:
     parser.add_argument("--cache", type=Path, help="keep offline features in this folder from run to run")
     parser.add_argument("--recipe", type=json.loads, help="in the place of the row's own, as JSON")
     arguments = parser.parse_args()
+    configure("WARNING")  # to stderr; stdout is for the figures
     row = Row(arguments.data_dir, arguments.cache, arguments.recipe)
     started, spent = time.monotonic(), time.process_time()
     measure(row)

@@ -20,6 +20,7 @@ from mission_data import CIFAR, SHARED, Picture, by_label, cifar, some_of_each
 from mission_offline import chosen_decay, features_of, logistic, mobilenet
 from mission_school import School, school
 
+from app.log import configure
 from app.networks.pretrained import read_weights_file
 
 HERE = Path(__file__).resolve().parent
@@ -207,6 +208,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure:
         torch.set_num_threads(1)
+        configure("WARNING")
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(measure(arguments.data_dir), indent=1) + "\n")
     PICTURE.write_text(drawn(json.loads(RESULTS.read_text())))
