@@ -38,9 +38,9 @@ class Comparison:
         """Whether the loss is more than the margin; of fewer samples than it is made for, any loss is."""
         return self.n < LEAST_FOR_MARGIN or self.loses_more_than(margin * self.n)
 
-    def floor(self, margin: float) -> float:
-        """How many samples may be lost: the margin, or what chance alone would move."""
-        return max(margin * self.n, math.sqrt(self.b + self.c))
+    def floor(self, margin: float, deviations: float = 1.0) -> float:
+        """How many samples may be lost: the margin, or so many deviations of what chance alone would move."""
+        return max(margin * self.n, deviations * math.sqrt(self.b + self.c))
 
 
 def p_worse(b: int, c: int) -> float:

@@ -10,7 +10,8 @@ reverse; the candidate answers with all its labels.
 - *promoted*: b − c ≤ max(margin·n, √(b + c)) against live and against the anchor; with n < 30 against live only if
   c ≥ b. √(b + c) is the standard deviation of b − c when nothing changed: below some hundred samples the margin alone
   is finer than the measurement (docs/decisions/0008). A head that is solved has no such lower bound: a single
-  label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012);
+  label moves it little, and what it loses by many is lost against the anchor (docs/decisions/0012). It may lose
+  2·√(b + c) (docs/decisions/0015);
 - *inconclusive*: everything else.
 A class that live does not know is no part of n. From C samples on it needs recall ≥ 1/C, C being the number of the
 candidate's classes; of fewer, guessing gets less than one right.
@@ -35,6 +36,10 @@ from typing import Any
 from worker.comparison import LEAST_FOR_MARGIN, Comparison, compare, holm
 
 LEAST_FOR_CLASS_TEST = 20
+
+SOLVED_DEVIATIONS = 2.0
+"""Of b − c when nothing changed, how many a solved head may lose: each claim is judged, and the best that ever was is
+the measure, so that one would be passed by right labels too often (docs/decisions/0015)."""
 
 
 YOUNG_SAMPLES = 100
@@ -203,20 +208,23 @@ def _by_the_fold(q: Question) -> _Answer:
 
 
 def _by_the_margin(q: Question, overall: Comparison, anchor: Comparison, settled: Comparison) -> _Answer:
+    deviations = SOLVED_DEVIATIONS if q.solved else 1.0
+    of_overall, of_anchor = (seen.floor(q.margin, deviations) for seen in (overall, anchor))
     if overall.n < LEAST_FOR_MARGIN and not q.solved:
         if overall.b > overall.c:
             return Decision.INCONCLUSIVE, f"{_moved(overall)}; with fewer than 30 none may be lost"
-    elif overall.loses_more_than(overall.floor(q.margin)):
-        return Decision.INCONCLUSIVE, f"{_moved(overall)}; {_floor(overall, overall.floor(q.margin))}"
-    if anchor.loses_more_than(anchor.floor(q.margin)):
-        floor = _floor(anchor, anchor.floor(q.margin))
-        return Decision.INCONCLUSIVE, f"{_moved(anchor)} against the best version of the line; {floor}"
+    elif overall.loses_more_than(of_overall):
+        return Decision.INCONCLUSIVE, f"{_moved(overall)}; {_floor(overall, of_overall)}"
+    if anchor.loses_more_than(of_anchor):
+        return Decision.INCONCLUSIVE, (
+            f"{_moved(anchor)} against the best version of the line; {_floor(anchor, of_anchor)}"
+        )
     for seen, of in ((overall, ""), (anchor, " against the best version of the line")):
         if seen.taken_beyond_share:
             return Decision.INCONCLUSIVE, f"{_moved(seen)}{of}; an even share for them is {_percent(seen.share)}"
     of_settled = max(2.0, q.margin * settled.n)
     if q.solved:
-        of_settled = max(of_settled, settled.floor(q.margin))
+        of_settled = max(of_settled, settled.floor(q.margin, deviations))
     if settled.loses_more_than(of_settled):
         floor = _floor(settled, of_settled)
         return Decision.INCONCLUSIVE, f"{_moved(settled)} on what was held out before this claim; {floor}"

@@ -29,7 +29,7 @@ WEIGHTS = "mobilenet_v2_imagenet.pth"
 FINE_TUNE = {
     "based_on": "fine-tune",
     "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}],
-    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.01},
+    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.003},
     "fusion": {"interpolation": 1.0},
     "early_stopping": {"passes": 2},
     "schedule": {"samples": None},  # asked for by hand, once

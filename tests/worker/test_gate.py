@@ -359,3 +359,15 @@ def test_an_anchor_is_asked_only_about_classes_that_it_knows() -> None:
     assert judgement.metrics["anchor"]["n"] == 76
     assert judgement.metrics["anchor"]["taken"] == 16
     assert judgement.decision is Decision.PROMOTED
+
+
+@pytest.mark.parametrize(
+    ("lost", "decision"), [(2, Decision.PROMOTED), (4, Decision.PROMOTED), (5, Decision.INCONCLUSIVE)]
+)
+def test_a_solved_head_may_lose_two_deviations_against_the_best_version_of_the_line(
+    lost: int, decision: Decision
+) -> None:
+    moved = [Judged(CAT, DOG, CAT, DOG)] * lost  # live lost them before, so only the anchor had them right
+    judged = answers(CAT, both=28) + answers(DOG, both=28) + moved
+    assert judge(question(judged, alpha=0.001, solved=True)).decision is decision
+    assert judge(question(judged, alpha=0.001)).decision is Decision.INCONCLUSIVE
