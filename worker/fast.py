@@ -25,13 +25,13 @@ from worker.sight import Seer, Sight, examined
 from worker.sums_of_the_line import SumsOfTheLine
 from worker.tally import Place
 from worker.taught import Taught
-from worker.track import SERVED, Track
+from worker.track import Track
 from worker.verdict import decide, evidence
 
 SAVE_AFTER = 500
 """Contents changed since the sums were last saved, after which a version carries them again."""
 
-HEADS = ("remembers", "forgets")
+HEADS = ("steady", "fading")
 
 
 class FastLane:
@@ -64,7 +64,7 @@ class FastLane:
                 return self._unchanged(attempt, live, material, taught)
             self._sums.chosen(attempt, taught, sight, bench)
             solved = taught.heads(recipe, labels)
-            serves = track.best(HEADS[: len(solved)])
+            serves = track.better.serving if len(solved) > 1 else HEADS[0]
             candidate = Seer(with_head(bench.network, labels, solved[HEADS.index(serves)]), bench.backbone)
         attempt.kill_point("after_training")
         version = self._publish(attempt, sight, live, candidate, taught, material, track, serves)
@@ -169,14 +169,13 @@ def _tracked(
 ) -> Track:
     """Count how live, and each head that might have served, answer what they are about to learn."""
     contents = [*material.learn, *material.held]
-    track = Track.from_metrics(parent.metrics)
     answers = sight.answers(live, contents)
     known = [one for one in contents if one.content_digest in answers]
-    given = {SERVED: [answers[one.content_digest] for one in known]}
-    if len(rivals) > 1:
-        for name, solved in zip(HEADS, rivals, strict=True):
-            of_rival = sight.answers(
-                Seer(with_head(bench.network, bench.network.spec.labels, solved), bench.backbone), contents
-            )
-            given[name] = [of_rival.get(one.content_digest) for one in known]
-    return track.seen([one.label_id for one in known], given)
+    of_rivals = []
+    for solved in rivals:
+        rival = Seer(with_head(bench.network, bench.network.spec.labels, solved), bench.backbone)
+        given = sight.answers(rival, contents)
+        of_rivals.append([given.get(one.content_digest) for one in known])
+    return Track.from_metrics(parent.metrics).seen(
+        [one.label_id for one in known], [answers[one.content_digest] for one in known], of_rivals
+    )

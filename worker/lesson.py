@@ -24,7 +24,7 @@ from worker.material import Material, gather
 from worker.outcomes import anchor_after, unchanged
 from worker.report import figures, test_figures
 from worker.teaching import Teaching
-from worker.track import SERVED, Track
+from worker.track import Track
 from worker.verdict import decide
 
 
@@ -107,7 +107,7 @@ class Lesson:
         contents = [*material.learn, *material.held]
         answers = self._answers(attempt, parent, contents)
         known = [one for one in contents if one.content_digest in answers]
-        return track.seen([one.label_id for one in known], {SERVED: [answers[one.content_digest] for one in known]})
+        return track.seen([one.label_id for one in known], [answers[one.content_digest] for one in known])
 
     def _answers(self, attempt: Attempt, network: Network, contents: Sequence[Content]) -> dict[str, int | None]:
         decoded = self._decoder.decode(network.spec, contents)

@@ -4,45 +4,52 @@ Called by every way to learn. Knows answers and labels only; the figures are `ap
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from app.continual_metrics import Prequential
+import torch
 
-SERVED = "served"
+from app.continual_metrics import Prequential
+from worker.learning.better import Better
+
+Answers = Sequence[int | None]
 
 
 @dataclass(frozen=True)
 class Track:
-    """Prequential accuracy of what was served, of rivals that were not, and of repeating the last label."""
+    """Prequential accuracy of what was served, of two heads that rival, and of repeating the last label."""
 
-    states: Mapping[str, Prequential] = field(default_factory=dict)
+    served: Prequential = field(default_factory=Prequential)
+    better: Better = field(default_factory=Better)
     repeated: int = 0  # labels that were the same as the one before
     last_label: int | None = None
 
-    def seen(self, labels: Sequence[int], answers: Mapping[str, Sequence[int | None]]) -> "Track":
-        """Count labels in their order, with what each contestant had answered; the contestants may change."""
-        states = {name: self.states.get(name, Prequential()) for name in answers}
-        repeated, last = self.repeated, self.last_label
-        for index, label in enumerate(labels):
-            for name, given in answers.items():
-                states[name] = states[name].seen(given[index] == label)
+    def seen(self, labels: Sequence[int], answers: Answers, rivals: Sequence[Answers] = ()) -> "Track":
+        """Count labels in their order, with what live had answered and, where there are, the steady and fading head."""
+        served, repeated, last = self.served, self.repeated, self.last_label
+        for label, answer in zip(labels, answers, strict=True):
+            served = served.seen(answer == label)
             repeated += label == last
             last = label
-        return replace(self, states=states, repeated=repeated, last_label=last)
-
-    def best(self, names: Sequence[str]) -> str:
-        """The contestant with the best fading accuracy; of equals the first named."""
-        return max(names, key=lambda name: (self.states.get(name, Prequential()).fading or 0.0, -names.index(name)))
+        better = self.better
+        if rivals:
+            steady, fading = (
+                torch.tensor(
+                    [answer == label for label, answer in zip(labels, given, strict=True)], dtype=torch.float64
+                )
+                for given in rivals
+            )
+            better = better.after(steady, fading)
+        return Track(served, better, repeated, last)
 
     def to_json(self) -> dict[str, Any]:
         """What a version's row says: the figures of what was served, and the states to go on from."""
-        served = self.states.get(SERVED, Prequential())
         return {
-            **served.figures(),
-            "no_change": self.repeated / served.n if served.n else None,
+            **self.served.figures(),
+            "no_change": self.repeated / self.served.n if self.served.n else None,
             "state": {
-                "of": {name: state.to_json() for name, state in self.states.items()},
+                "served": self.served.to_json(),
+                "better": self.better.to_json(),
                 "repeated": self.repeated,
                 "last_label": self.last_label,
             },
@@ -54,5 +61,9 @@ class Track:
         state = (metrics.get("prequential") or {}).get("state")
         if not state:
             return cls()
-        of = {name: Prequential.from_json(saved) for name, saved in state["of"].items()}
-        return cls(of, state["repeated"], state["last_label"])
+        return cls(
+            Prequential.from_json(state["served"]),
+            Better.from_json(state["better"]),
+            state["repeated"],
+            state["last_label"],
+        )

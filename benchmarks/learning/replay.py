@@ -46,7 +46,7 @@ _SEQ = {"hidden": (100, 100), "batch": 10}
 _PERMUTED = {"hidden": (100, 100), "count": 20, "batch": 128}
 _FASHION = {"hidden": (256, 256), "batch": 10, "balanced": True, "alpha": 1.0, "beta": 1.0, "averaging": 0.99}
 _FASHION_CHOSEN: dict[int, dict[str, Any]] = {
-    200: {"kind": "er_ace", "lr": 0.1, "replayed": 10},
+    200: {"kind": "er_ace", "lr": 0.05, "replayed": 10, "shift": 1, "mirror": True, "review": 2000},
     500: {"kind": "der_pp", "lr": 0.05, "replayed": 64},
     1000: {"kind": "der_pp", "lr": 0.05, "replayed": 64},
 }
