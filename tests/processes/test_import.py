@@ -150,7 +150,7 @@ def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(
     with installation.server() as http, Import(pictures, str(http.base_url)).start() as process:
         wait_until(lambda: stored(stores) > 0 or process.poll() is not None, "the first stage is posted")
         process.send_signal(signal.SIGINT)
-        answer, said = process.communicate(timeout=DEADLINE_SECONDS)
+        answer, said = process.communicate(timeout=3 * DEADLINE_SECONDS)
 
     assert process.returncode == 130, said
     assert re.search(r"Stopped: \d+ of \d+ samples are posted\. The same command goes on from there\.", said)
@@ -163,7 +163,7 @@ def test_a_model_that_does_not_fit_is_told_before_anything_is_posted(
 ) -> None:
     school.create(stores, "digits")
     with installation.server() as http, Import(pictures, str(http.base_url)).start() as process:
-        _, said = process.communicate(timeout=DEADLINE_SECONDS)
+        _, said = process.communicate(timeout=3 * DEADLINE_SECONDS)
 
     assert process.returncode == 1
     assert "takes features, and the set holds image" in said

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from app.errors import Conflict, LeaseLost
-from app.storage import queue as queue_module
+from app.storage import commits as commits_module
 from app.storage.claims import Claim
 from app.storage.database import Database
 from app.storage.intake import Accepted, NewSample
@@ -216,7 +216,7 @@ def test_the_histories_find_a_commit_that_is_not_fenced(tmp_path: Path) -> None:
         upgrade(migrated)
         migrated.close()
         stores = open_stores(url, tmp_path)
-        with patch.object(queue_module, "rows_changed", lambda result: 1):
+        with patch.object(commits_module, "rows_changed", lambda result: 1):
             try:
                 History(stores, seed).run(STEPS)
             except Exception:  # noqa: BLE001  a broken promise may show as any error
