@@ -88,7 +88,7 @@ def drawn(found: dict[str, Any]) -> str:
     ]
     taken: list[Box] = [(x(one["seconds"]) - 8, y(one["accuracy"]) - 8, 16.0, 16.0) for one in points]
     words = f"one linear head, all labels at once: {found['joint']:.1f} %"
-    corners = [(left, top) for left in (right - LETTER * len(words), LEFT + 6.0) for top in (level - 20, level + 4)]
+    corners = [(left, top) for left in (right - LETTER * len(words), LEFT + 6.0) for top in (level + 4, level - 20)]
     left, above = next((at for at in corners if free((*at, LETTER * len(words), LINE), taken)), corners[0])
     parts.append(text(left, above + 13, words, "small"))
     taken += [(left, above, LETTER * len(words), LINE), (LEFT, level - 1, right - LEFT, 2.0)]
@@ -213,7 +213,8 @@ def measure(folder: Path, only: Sequence[str]) -> list[dict[str, Any]]:
                 version = teaching.refine(name)
                 seconds += time.process_time() - spent
                 print(version.verdict, version.reason, file=sys.stderr)
-                point("SLDA and one slow update", seconds, teaching.accuracy(name, test, CIFAR), "both")
+                words = "and a slow update" if version.verdict == "promoted" else "slow update refused"
+                point(f"SLDA, {words}", seconds, teaching.accuracy(name, test, CIFAR), "both")
     return points
 
 
