@@ -19,7 +19,7 @@ TASKS = {"vehicles": (0, 1, 8, 9), "animals": (2, 3, 4, 5, 6, 7)}
 LABELS, TEST = 1500, 1000
 RECIPE = {
     "based_on": "fine-tune",
-    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.003},
+    "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.01},
     "fusion": {"interpolation": 0.7},
     "early_stopping": {"passes": 2},
     "schedule": {"samples": None},  # asked for by hand, once
