@@ -40,7 +40,7 @@ def test_what_stands_beside_a_name_changes_it_part_by_part() -> None:
     recipe = read({"based_on": "fine-tune", "optimizer": {"lr": 0.5}, "schedule": {"samples": None, "seconds": 60}})
 
     assert recipe.optimizer.lr == 0.5
-    assert recipe.optimizer.backbone_lr == 0.001
+    assert recipe.optimizer.backbone_lr == 0.003
     assert recipe.schedule == Schedule(samples=None, seconds=60)
     assert recipe.memory.capacity == 10_000
 
@@ -185,7 +185,7 @@ def test_a_recipe_that_contradicts_itself_names_the_field_and_the_remedy(
 
 def test_every_contradiction_is_told_at_once() -> None:
     with pytest.raises(ValidationError) as told:
-        read({"based_on": "fine-tune", "trainable": "head"})
+        read({"based_on": "fine-tune", "trainable": "head", "fusion": {"interpolation": 0.7}})
 
     words = told.value.errors()[0]["msg"]
     assert "penalties, fusion.interpolation, schedule: a closed-form head" in words

@@ -133,7 +133,7 @@ def test_the_named_recipes_are_told_in_short_and_one_of_them_in_full(
     for name in ("frozen-backbone", "from-scratch", "drift", "fine-tune"):
         assert f"{name}: " in short
     assert "batch_size" not in short
-    assert "kind sgd, lr 0.01, backbone_lr 0.001" in short
+    assert "kind sgd, lr 0.01, backbone_lr 0.003" in short
     assert "batch_size" in full
     assert "frozen-backbone: " not in full
     with pytest.raises(Invalid, match="expected one of frozen-backbone"):
