@@ -1,5 +1,6 @@
 """An installation on each database, with stores to look inside it."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,3 +20,10 @@ def stores(url: str, tmp_path: Path) -> Iterator[Stores]:
     stores = open_stores(url, tmp_path)
     yield stores
     stores.database.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Let what is started here hear Ctrl-C: a shell has jobs in its background ignore it, and their children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
