@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from app.storage.tables import Model
 from app.storage.weights import WeightStore
 from tests.app.storage.stores import Stores
 from tests.processes import school
@@ -20,12 +21,8 @@ POINTS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_at_any_point_loses_nothing_and_learns_nothing_twice(
-    installation: Installation, stores: Stores, point: str
-) -> None:
-    model = school.create(stores)
+def kill_and_follow(installation: Installation, stores: Stores, model: Model, point: str) -> None:
+    """A worker dies at the point and another goes on, 34 labels in all: each that was acknowledged is there, once."""
     acknowledged = school.post(stores, model, school.samples(24))
     with installation.process("worker", KILL_AT=point) as doomed:
         wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
@@ -35,6 +32,15 @@ def test_a_worker_killed_at_any_point_loses_nothing_and_learns_nothing_twice(
         wait_until(lambda: school.settled(stores, model), "another worker finishes the work")
         assert worker.stop() == 0
     school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_worker_killed_at_any_point_loses_nothing_and_learns_nothing_twice(
+    installation: Installation, stores: Stores, point: str
+) -> None:
+    model = school.create(stores)
+    kill_and_follow(installation, stores, model, point)
     assert set(school.states(stores, model)) <= {"learned", "held_out"}
     assert stores.registry.live(model.id).version.number >= 2
 
@@ -48,15 +54,7 @@ def test_a_worker_killed_in_the_fast_lane_loses_nothing_and_learns_nothing_twice
     installation: Installation, stores: Stores, point: str
 ) -> None:
     model = school.create(stores, **RIDGE, holdout=0.0)
-    acknowledged = school.post(stores, model, school.samples(24))
-    with installation.process("worker", KILL_AT=point) as doomed:
-        wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
-        assert doomed.exit_code == -signal.SIGKILL
-    acknowledged += school.post(stores, model, school.samples(10, seed=1))
-    with installation.process("worker") as worker:
-        wait_until(lambda: school.settled(stores, model), "another worker finishes the work")
-        assert worker.stop() == 0
-    school.check_nothing_lost(stores, model, acknowledged, WeightStore(installation.folder / "weights"))
+    kill_and_follow(installation, stores, model, point)
     assert set(school.states(stores, model)) == {"learned"}
     assert stores.registry.live(model.id).version.metrics["head"]["samples"] == 34
 
