@@ -2,8 +2,8 @@
 
 Made by `kept_factor`, read by the closed forms. Knows nothing of how a head is solved.
 
-Of a class with the mean μ₀, the weight n₀ and the scatter V₀ then, with d_i = z_i − μ₀ of each sample that came (s_i > 0)
-or went (s_i < 0) since and n = n₀ + Σ s_i:
+Of a class with the mean μ₀, the weight n₀ and the scatter V₀ then, with d_i = z_i − μ₀ of each sample that came
+(s_i > 0) or went (s_i < 0) since and n = n₀ + Σ s_i:
 
     μ = μ₀ + Σ s_i d_i / n        V = V₀ + Σ s_i d_i d_iᵀ − (Σ s_i d_i)(Σ s_i d_i)ᵀ / n
 

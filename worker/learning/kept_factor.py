@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, closed_form, discriminant, laid_out
-from worker.learning.increment import Increment, Then, directions_of, increment
+from worker.learning.increment import Then, directions_of, increment
 from worker.learning.scatter import Linear
 from worker.learning.sums import Moved, Sums
 
@@ -106,7 +106,8 @@ class KeptFactor:
             inverse, failed = torch.linalg.inv_ex(inner)
             if int(failed) or not float(torch.linalg.matrix_norm(inverse, 1)) < _MOST_GROWTH:
                 raise _Dear
-            return (inverse @ wanted.T).T @ y
+            solution: Tensor = (inverse @ wanted.T).T @ y
+            return solution
 
         form = closed_form(kept.settings)
         found = form.later(step, kept.strength, kept.settings.balanced, solve)
@@ -142,7 +143,7 @@ def _solved(factor: Tensor, rows: Tensor) -> Tensor:
 
 
 def _nearest(furthest: float) -> list[float]:
-    """Coefficients of the polynomial for 1/(1 + t) between 0 and `furthest`, exact to 1e-14; raises _Dear if too long."""
+    """Coefficients of the polynomial for 1/(1 + t) from 0 to `furthest`, exact to 1e-14; raises _Dear if too many."""
     if not -0.5 < furthest < 0.5:
         raise _Dear
     root = math.sqrt(1 + furthest)

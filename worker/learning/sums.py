@@ -5,6 +5,7 @@ Filled by the fast lane, one claim at a time, and rebuilt from cached features a
 of the backbone that made them, because features of two backbones must never meet in one sum.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,13 +123,10 @@ class Sums:
 
     def copy(self) -> "Sums":
         """Copy all but the square, which both read until one of them changes it."""
-        copied = Sums.__new__(Sums)
-        copied.__dict__.update(self.__dict__)
-        copied._totals, copied._weights, copied._samples = (
-            tensor.clone() for tensor in (self._totals, self._weights, self._samples)
-        )
-        copied._rows, copied._waiting = dict(self._rows), list(self._waiting)
-        copied._shared = self._shared = True
+        self._shared = True
+        copied = copy.copy(self)
+        own = {name: getattr(self, name).clone() for name in ("_totals", "_weights", "_samples")}
+        vars(copied).update(own, _rows=dict(self._rows), _waiting=list(self._waiting))
         return copied
 
     def fade(self, factor: float) -> None:
