@@ -5,7 +5,6 @@ the stepper adds its gradient, which is known in closed form, without asking aut
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -70,7 +69,7 @@ def _moves(weights: list[Tensor], points: list[Tensor], roots: list[Tensor] | Te
     return moves, _squares(moves) / 2
 
 
-def _squares(moves: Sequence[Tensor]) -> Tensor:
+def _squares(moves: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
     norms: tuple[Tensor, ...] = torch._foreach_norm(moves)  # noqa: SLF001
     squares: Tensor = torch.stack(norms).norm().square()
     return squares
