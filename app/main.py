@@ -29,7 +29,6 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
-from app.serving.batching import Batching
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -84,14 +83,16 @@ def create_app(settings: Settings) -> FastAPI:
     versions = VersionLoader(registry, weights, settings.builders, base_weights, device=settings.server_device)
     loader = PredictorLoader(registry, versions, device=settings.server_device)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
-    refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
-    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
     batcher = Batcher(
         threads=INFERENCE_THREADS,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
-        batching=Batching(queue_items=settings.inflight_limit),
+        inflight_limit=settings.inflight_limit,
     )
+    refresher = Refresher(
+        registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
+    )
+    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
