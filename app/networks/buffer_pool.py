@@ -55,7 +55,9 @@ class BufferPool:
         return len(self._free.get(form, ()))
 
     def _made(self, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: torch.empty(shape.shape, dtype=shape.dtype, device=self._device) for name, shape in shapes.items()}
+        return {
+            name: torch.empty(shape.shape, dtype=shape.dtype, device=self._device) for name, shape in shapes.items()
+        }
 
     def _copy(self, buffers: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         """Return when all is copied; on CUDA by a stream that only waits for what was queued before."""

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from app.errors import Corrupt
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
-from app.recipe import ImageInput
 
 
 @dataclass(frozen=True)
@@ -99,32 +97,7 @@ class Predictor:
             answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
         return answers
 
-    def warm_up(self, *, backbone_is_warm: bool = False) -> None:
-        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.
-
-        Over a backbone that is warm already, alone is enough.
-        """
-        item = _golden_item(self.spec)
-        for count in (1,) if backbone_is_warm else (1, 8):
-            logits = self._scored(self.features([item] * count))
-            if logits.shape != (count, len(self.labels)):
-                raise Corrupt(
-                    f"version {self.version} of {self.model!r}",
-                    f"its golden answer has shape {tuple(logits.shape)}, expected {(count, len(self.labels))}",
-                )
-            if not bool(torch.isfinite(logits).all()):
-                raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
-
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = self._network.head(self._network.projection(features))
             return logits.float().cpu()  # (batch, labels)
-
-
-def _golden_item(spec: NetworkSpec) -> Tensor:
-    """A decoded item that every network of this spec must answer: a grey ramp, or zeros."""
-    if isinstance(spec.input, ImageInput):
-        shape = (spec.input.channels, spec.input.size, spec.input.size)
-        count = shape[0] * shape[1] * shape[2]
-        return (torch.arange(count) % 256).to(torch.uint8).reshape(shape)
-    return torch.zeros(spec.input.size)
