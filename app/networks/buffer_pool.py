@@ -64,7 +64,7 @@ class BufferPool:
         if self._device.type != "cuda":
             _fill(buffers, tensors)
             return
-        side = torch.cuda.Stream(self._device)
+        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))  # who held the buffers before may still be read
         with torch.cuda.stream(side):
             _fill(buffers, tensors)

@@ -138,7 +138,7 @@ def listed(names: list[str], most: int = 8) -> str:
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """Cut a tensor of floats into flat pieces; their extremes, unlike `isfinite`, take no memory of its size."""
     if tensor.is_floating_point() and tensor.numel():
-        yield from tensor.detach().reshape(-1).split(_CHUNK)
+        yield from torch.split(tensor.detach().reshape(-1), _CHUNK)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
