@@ -39,6 +39,7 @@ class PredictorLoader:
         """
         if version.files in (FileState.DELETING, FileState.DELETED):
             raise FilesGone(model.name, version.number)
+        recent = recent or RecentInputs()
         network = self._versions.load(version)
         names = {label.id: label.name for label in self._registry.labels(model.id)}
         unnamed = [label for label in network.spec.labels if label not in names]
@@ -53,10 +54,11 @@ class PredictorLoader:
             preprocessor=preprocessor_for(network.spec),
             labels=[names[label] for label in network.spec.labels],
             device=self._device,
+            recent=recent,
         )
         warm_up(
             predictor,
-            recent or RecentInputs(),
+            recent,
             backbone_is_warm=network.backbone in self._warmed,
             pause=self._pause,
         )

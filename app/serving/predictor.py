@@ -1,11 +1,11 @@
 """One loaded version of a model, ready to answer; it never changes.
 
-Made by the loader, held by LiveModel and PinnedVersions, called by InferencePool. Knows nothing of HTTP, of
+Made by the loader, held by LiveModel and PinnedVersions, called by the Batcher. Knows nothing of HTTP, of
 databases, or of which version is live.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput
+from app.serving.recent_inputs import RecentInputs
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A label and the share of belief it got."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a version says of one input; `label` is None while the version knows no class."""
 
     label: str | None
@@ -49,7 +49,9 @@ class Predictor:
         preprocessor: Preprocessor,
         labels: Sequence[str],
         device: torch.device,
+        recent: RecentInputs | None = None,
     ) -> None:
+        """`recent` is the model's own, shared by its versions."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -58,6 +60,14 @@ class Predictor:
         self._network = network
         self._preprocessor = preprocessor
         self._device = device
+        self._recent = recent or RecentInputs()
+        self.key: Hashable = version_id
+        self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """Whose queue its requests stand in: the model's."""
+        return self.model
 
     @property
     def spec(self) -> NetworkSpec:
@@ -96,6 +106,14 @@ class Predictor:
             top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
             answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
         return answers
+
+    def trimmed(self, answer: Answer, top_k: int) -> Answer:
+        """Give the answer with fewer of the most believed labels."""
+        return answer._replace(top=answer.top[:top_k])
+
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember a batch that requests brought, for the model's next version to be warmed up with."""
+        self._recent.note(items)
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
