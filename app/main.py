@@ -32,6 +32,7 @@ from app.serving.batcher import Batcher
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
+from app.serving.pace import Pace
 from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
 from app.serving.refresher import Refresher
@@ -80,20 +81,29 @@ def create_app(settings: Settings) -> FastAPI:
     predictions = PredictionLog(database)
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    versions = VersionLoader(registry, weights, settings.builders, base_weights, device=settings.server_device)
-    loader = PredictorLoader(registry, versions, device=settings.server_device)
-    live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     batcher = Batcher(
         threads=INFERENCE_THREADS,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
     )
+    aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
+    pace = Pace(lambda: batcher.inflight > 0)
+    versions = VersionLoader(
+        registry,
+        weights,
+        settings.builders,
+        base_weights,
+        device=settings.server_device,
+        buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
+        pause=pace,
+    )
+    loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
+    live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     refresher = Refresher(
         registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
     )
     writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
-    aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
     @asynccontextmanager
