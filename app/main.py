@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api import deps, envelope, error_handlers, openapi
 from app.api.express import Express
+from app.api.inflation import Inflation
 from app.api.key_cache import KeyCache
 from app.api.limits import STREAMS, BodyLimits, Streams
 from app.api.metrics import Metrics
@@ -157,6 +158,7 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(Express, parts=parts)
     app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
+    app.add_middleware(Inflation)  # around the limits, which count what comes out of it
     hosts = {*envelope.LOOPBACK, settings.host} if _is_loopback(settings.host) else None
     app.add_middleware(envelope.Envelope, hosts=hosts)
     return app
