@@ -29,7 +29,6 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
-from app.serving.batching import Batching
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -86,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         threads=INFERENCE_THREADS,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
-        batching=Batching(queue_items=settings.inflight_limit),
+        inflight_limit=settings.inflight_limit,
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     pace = Pace(lambda: batcher.inflight > 0)
@@ -101,7 +100,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
-    refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
+    refresher = Refresher(
+        registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
+    )
     writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from app.batching import Batching
 from app.errors import MissingBase, PerennialError
 from app.log import get_logger
 from app.serving.host_memory import give_back
@@ -61,6 +62,7 @@ class Refresher:
         live_models: LiveModels,
         *,
         poll_seconds: float,
+        configure: Callable[[str, Batching], None] = lambda _name, _batching: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -68,6 +70,7 @@ class Refresher:
         self._loader = loader
         self._live_models = live_models
         self._poll_seconds = poll_seconds
+        self._configure = configure
         self._clock = clock
         self._server_id: str | None = None
         self._reported: list[ServingReport] | None = None
@@ -120,6 +123,7 @@ class Refresher:
         """One turn: read the assignments, publish what is warm, start loading the rest, report."""
         assigned = [one for one in self._registry.assigned() if one.role == AssignmentRole.LIVE]
         for one in assigned:
+            self._configure(one.model.name, Batching.model_validate(one.model.batching))
             self._bring(one)
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
