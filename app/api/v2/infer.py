@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -20,7 +19,6 @@ from app.api.v2.message import JSON_LENGTH, joined, read_bytes, split
 from app.api.v2.outputs import filled, labels_needed, wanted_by
 from app.api.v2.schemas import InferAnswer, InferRequest
 from app.errors import InvalidItem, NoLiveModel, PerennialError
-from app.serving.inference_pool import while_connected
 from app.serving.predictor import Answer, Predictor
 
 router = APIRouter(prefix="/v2/models/{model}", tags=["open inference protocol"])
@@ -66,24 +64,22 @@ async def infer_by(request: Request, model: ModelPath, version: VersionPath, par
 async def _infer(request: Request, parts: Parts, model: str, version: int | None) -> Response:
     started = time.perf_counter()
     try:
-        parts.pool.require_room()  # before a large body is read
-        body = await read_bytes(request)  # outside: a slow sender holds no place
+        parts.batcher.require_room(model)  # before a large body is read
+        body = await read_bytes(request)
         large = len(body) > SMALL_BYTES
         asked, sent = await _beside(large, lambda: split(body, request.headers.get(JSON_LENGTH)))
         wanted = wanted_by(asked)
-        with parts.pool.admitted():
-            predictor = await _predictor(parts, model, version)
-            pack = large or sent[0].tensor.datatype == "UINT8"
-            contents = await _beside(pack, lambda: contents_of(sent, predictor.spec))
-            answering = _answers(parts, predictor, contents, labels_needed(wanted, len(predictor.labels)))
-            answers = await while_connected(answering, disconnected(request))
+        predictor = await _predictor(parts, model, version)
+        pack = large or sent[0].tensor.datatype == "UINT8"
+        contents = await _beside(pack, lambda: contents_of(sent, predictor.spec))
+        answers = await _answers(request, parts, predictor, contents, labels_needed(wanted, len(predictor.labels)))
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
         parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)
-    records = records_of(predictor, contents, [replace(one, top=one.top[:KEPT_LABELS]) for one in answers])
+    records = records_of(predictor, contents, [Answer(one.label, one.score, one.top[:KEPT_LABELS]) for one in answers])
     parts.writer.write(records)
     parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
     many = sum(len(one.top) for one in answers) > FEW_VALUES
@@ -99,10 +95,12 @@ async def _beside(large: bool, function: Callable[[], T]) -> T:
     return await run_in_threadpool(function) if large else function()
 
 
-async def _answers(parts: Parts, predictor: Predictor, contents: Sequence[bytes], top_k: int) -> list[Answer]:
-    """Ask for at least as many of the best labels as the log keeps."""
+async def _answers(
+    request: Request, parts: Parts, predictor: Predictor, contents: Sequence[bytes], top_k: int
+) -> list[Answer] | None:
+    """Ask for at least as many of the best labels as the log keeps; None when the client has left."""
     try:
-        return await parts.pool.answer(predictor, contents, max(top_k, KEPT_LABELS))
+        return await parts.batcher.answer(predictor, contents, max(top_k, KEPT_LABELS), lambda: disconnected(request))
     except InvalidItem as error:  # it speaks of `inputs[3]`; here that is a row of the one tensor
         named = predictor.spec.input.kind + error.detail.removeprefix("inputs")
         raise InvalidItem(error.code, named if error.detail.startswith("inputs[") else error.detail) from error
@@ -114,7 +112,7 @@ async def _predictor(parts: Parts, model: str, version: int | None) -> Predictor
         warm = None if live is None else live.warm_number(version)
         if warm is not None:
             return warm
-        return await parts.pool.call(lambda: parts.pinned_versions.get(model, version))
+        return await parts.aside.call(lambda: parts.pinned_versions.get(model, version))
     if live is None:
         await run_in_threadpool(parts.registry.model, model)  # UnknownModel, or it is only not here yet
         raise NoLiveModel(model)
