@@ -78,7 +78,7 @@ def _probabilities(one: Wanted, labels: Sequence[str], answers: Sequence[Answer]
     column = {label: index for index, label in enumerate(labels)}
     beliefs = np.zeros((len(answers), len(labels)), dtype="<f4")
     for row, answer in zip(beliefs, answers, strict=True):
-        row[[column[scored.label] for scored in answer.top]] = [scored.score for scored in answer.top]
+        row[[column[label] for label, _ in answer.top]] = [score for _, score in answer.top]
     if one.binary:
         return Filled(one.name, "FP32", beliefs.shape, (), beliefs.tobytes())
     return Filled(one.name, "FP32", beliefs.shape, beliefs.ravel().tolist())
@@ -87,11 +87,7 @@ def _probabilities(one: Wanted, labels: Sequence[str], answers: Sequence[Answer]
 def _classified(one: Wanted, labels: Sequence[str], answers: Sequence[Answer]) -> Filled:
     column = {label: index for index, label in enumerate(labels)}
     classes = min(one.classes, len(labels))
-    texts = [
-        f"{scored.score:f}:{column[scored.label]}:{scored.label}"
-        for answer in answers
-        for scored in answer.top[:classes]
-    ]
+    texts = [f"{score:f}:{column[label]}:{label}" for answer in answers for label, score in answer.top[:classes]]
     return _texts(one, texts, (len(answers), classes))
 
 
