@@ -106,7 +106,8 @@ class SumsOfTheLine:
         """Choose strength and scale when it is time to; by samples whose digests are the smallest, so at random."""
         choice, samples = taught.choice, taught.sums.samples
         if choice is not None and not choice.due(taught.sums):
-            if samples >= YOUNG or OFTEN * abs(samples - choice.samples) < choice.samples:
+            little = OFTEN * abs(samples - choice.samples) < choice.samples
+            if little or samples >= YOUNG:
                 return
         contents = taught.tally.contents()
         some = sorted(contents)[:ROWS]
