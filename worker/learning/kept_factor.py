@@ -7,6 +7,7 @@ each, instead of a factor, D³/3. What it gives depends on the sums as they are,
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from worker.learning.sums import Moved, Sums
 
 _LEAST_WIDTH = 256  # below it a factor costs no more than the detour
 _SHARE = 6  # of the width: D/6 solutions of a triangular system and its transpose cost as much as a factor
-_EXACT = 1e-14
+_EXACT = 1e-12
 _MOST_TERMS = 10
 _MOST_GROWTH = 1e6  # of rounding errors, by samples that go: beyond it a factor is made anew
 
@@ -121,7 +122,7 @@ class KeptFactor:
         t stands for the eigenvalues of shift·A⁻¹, which lie between 0 and shift/least; the polynomial is that of
         Chebyshev's points there.
         """
-        coefficients = _nearest(shift / least)
+        coefficients = _nearest(_rounded(shift / least))
         blocks = [(kept.directions, kept.powers), *kept.since.values()]
         missing = sum(len(rows) * max(0, len(coefficients) - len(powers)) for rows, powers in blocks[1:])
         if missing * _SHARE > kept.factor.shape[0]:
@@ -142,8 +143,16 @@ def _solved(factor: Tensor, rows: Tensor) -> Tensor:
     return solution.T
 
 
+def _rounded(furthest: float) -> float:
+    """The next number of a grid away from zero, so that the same polynomials come again and again."""
+    if not furthest:
+        return 0.0
+    return math.copysign(2.0 ** (math.ceil(4 * math.log2(abs(furthest))) / 4), furthest)
+
+
+@lru_cache(256)
 def _nearest(furthest: float) -> list[float]:
-    """Coefficients of the polynomial for 1/(1 + t) from 0 to `furthest`, exact to 1e-14; raises _Dear if too many."""
+    """Coefficients of the polynomial for 1/(1 + t) from 0 to `furthest`, exact to 1e-12; raises _Dear if too many."""
     if not -0.5 < furthest < 0.5:
         raise _Dear
     root = math.sqrt(1 + furthest)
