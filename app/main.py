@@ -128,6 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         lifespan=lifespan,
         dependencies=[Depends(authorize)],
     )
