@@ -5,28 +5,27 @@ databases, or of which version is live.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from app.errors import Corrupt
+from app.errors import Corrupt, InvalidItem
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
 from app.recipe import ImageInput
+from app.serving.execution import Execution
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A label and the share of belief it got."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a version says of one input; `label` is None while the version knows no class."""
 
     label: str | None
@@ -51,7 +50,9 @@ class Predictor:
         preprocessor: Preprocessor,
         labels: Sequence[str],
         device: torch.device,
+        execution: Execution | None = None,
     ) -> None:
+        """Without an `execution` the backbone runs as it stands."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -59,7 +60,9 @@ class Predictor:
         self.labels = tuple(labels)
         self._network = network
         self._preprocessor = preprocessor
-        self._device = device
+        self._execution = execution or Execution(network.backbone, device)
+        with torch.inference_mode():
+            self._head = network.head.prepared()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -68,6 +71,10 @@ class Predictor:
     def decode(self, content: bytes) -> Tensor:
         """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
         return self._preprocessor.decode(content)
+
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode each payload; in the place of one that cannot be used stands what is wrong with it."""
+        return self._preprocessor.decode_many(contents)
 
     @property
     def backbone(self) -> nn.Module:
@@ -84,19 +91,20 @@ class Predictor:
 
     def features(self, items: Sequence[Tensor]) -> Tensor:
         """Run decoded items through the backbone: (batch, width), on the device."""
-        with torch.inference_mode():
-            return self._network.raw_features(self._preprocessor.batch(items).to(self._device))
+        return self._execution(self._preprocessor.stacked(items), self._preprocessor.normalised)
 
     def answers(self, features: Tensor | None, count: int, top_k: int) -> list[Answer]:
         """Answer so many items from what the backbone made of them; without labels no features are needed."""
         if not self.labels or features is None:
             return [Answer(label=None, score=None, top=()) for _ in range(count)]
-        beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
-        scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        with torch.inference_mode():
+            beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
+            scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        labels = self.labels.__getitem__
         answers = []
         for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
-            top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
-            answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
+            top = tuple(map(Scored, map(labels, item_rows), item_scores))
+            answers.append(Answer(*top[0], top))
         return answers
 
     def warm_up(self, *, backbone_is_warm: bool = False) -> None:
@@ -117,8 +125,7 @@ class Predictor:
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = self._network.head(self._network.projection(features))
-            return logits.float().cpu()  # (batch, labels)
+            return self._head(self._network.projection(features)).float().cpu()  # (batch, labels)
 
 
 def _golden_item(spec: NetworkSpec) -> Tensor:
