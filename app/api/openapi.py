@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.error_handlers import PROBLEM_JSON
-from app.api.schemas.models import ModelRequest, ReasonRequest, RecipeChange, RunRequest
+from app.api.schemas.models import ModelChange, ModelRequest, ReasonRequest, RunRequest
 from app.api.schemas.predict import PredictRequest
 from app.api.schemas.samples import LabelChange, SampleItem, SamplesRequest
 from app.api.schemas.versions import PromoteRequest, RollbackRequest
@@ -28,7 +28,7 @@ FORMS: tuple[type[BaseModel], ...] = (
     Problem,
     PromoteRequest,
     ReasonRequest,
-    RecipeChange,
+    ModelChange,
     RollbackRequest,
     RunRequest,
     SampleItem,

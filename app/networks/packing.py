@@ -88,17 +88,19 @@ class Cast(nn.Module):
         self._dtype = dtype
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self._network(inputs.to(self._dtype, memory_format=torch.channels_last))
+        features: Tensor = self._network.forward(inputs.to(self._dtype, memory_format=torch.channels_last))
         return features.float()
 
 
 class _InBlocks(nn.Module):
+    """Takes and gives plain tensors; `forward` by its name, since a traced network that is called prints its failures."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self._network(inputs.to_mkldnn())
+        features: Tensor = self._network.forward(inputs.to_mkldnn())
         return features.to_dense() if features.is_mkldnn else features
 
 

@@ -20,6 +20,7 @@ from app.log import get_logger
 from app.networks.backbone import FAILURES, example
 from app.networks.network import Network
 from app.networks.packing import Cast, blocked, packed
+from app.networks.serialization import Pause, go_on
 from app.networks.spec import NetworkSpec
 from app.serving.cuda_graphs import CudaGraphs
 
@@ -60,7 +61,7 @@ class Execution:
         self._few: Run = backbone
         self._many: Run = backbone
         self._graphs = CudaGraphs(backbone, device) if device.type == "cuda" else None
-        self._tried: tuple[Tensor, Tensor] | None = None  # features of the same inputs, plain and by `_many`
+        self._tried: tuple[Tensor, ...] = ()  # features of the same inputs, plain and by each way
 
     def __call__(self, stacked: Tensor, normalised: Run) -> Tensor:
         """Map a batch as `Preprocessor.stacked` gives it to float32 features, (batch, width), on the device."""
@@ -70,7 +71,7 @@ class Execution:
             inputs = normalised(stacked.to(self._device))
             return (self._few if len(inputs) < FEW else self._many)(inputs)
 
-    def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, Tensor]) -> None:
+    def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> None:
         """Run this way from now on; before the first call."""
         self.ways = few[0], many[0]
         self._few, self._many, self._tried = few[1], many[1], tried
@@ -81,25 +82,22 @@ class Execution:
         Logits within 1e-4 of the largest; or, in bfloat16, probabilities within 0.02 and the same label first
         wherever the first two are more than that apart.
         """
-        if self._tried is None or not network.spec.labels:
+        if not self._tried or not network.spec.labels:
             return True
         with torch.inference_mode():
-            plain, own = (network.head(network.projection(features)).float() for features in self._tried)
-        if _near(plain, own, _EXACT):
-            return True
-        beliefs, moved = plain.softmax(1), own.softmax(1)
-        best = beliefs.topk(min(2, beliefs.shape[1]), dim=1).values  # (batch, 1 or 2)
-        sure = best[:, 0] - best[:, -1] > 2 * _BELIEF
-        near = float((beliefs - moved).abs().max()) <= _BELIEF
-        return near and not bool((sure & (beliefs.argmax(1) != moved.argmax(1))).any())
+            plain, *others = (network.head(network.projection(features)).float() for features in self._tried)
+            rough = any(BFLOAT16 in way for way in self.ways)
+            return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
 
 
 class Executions:
     """Makes the Execution of a backbone once, while anyone holds it. Safe to call from several threads."""
 
-    def __init__(self, device: torch.device, options: Options) -> None:
+    def __init__(self, device: torch.device, options: Options, pause: Pause = go_on) -> None:
+        """`pause` is called between the passes of a trial."""
         self._device = device
         self._options = options
+        self._pause = pause
         self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
         self._chosen: dict[str, tuple[str, str]] = {}  # what was soonest for networks of one form
         self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing
@@ -127,13 +125,19 @@ class Executions:
             runs: dict[str, Run] = {PLAIN: network.backbone}
             for name, make in ways.items():
                 if form not in self._chosen or name in self._chosen[form]:
+                    self._pause()
                     run = _working(name, make, inputs, plain)
                     if run is not None:
                         runs[name] = run
             if form not in self._chosen:
-                self._chosen[form] = _soonest(runs, inputs[:_ONE]), _soonest(runs, inputs)
+                self._chosen[form] = (
+                    _soonest(runs, inputs[:_ONE], self._pause),
+                    _soonest(runs, inputs, self._pause),
+                )
             few, many = (name if name in runs else PLAIN for name in self._chosen[form])
-            execution.choose((few, runs[few]), (many, runs[many]), (plain, runs[many](inputs)))
+            tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
+            if tried:
+                execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
         log.info("backbone prepared", few=few, many=many)
         return execution
 
@@ -151,7 +155,9 @@ def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, 
     if halves:
         ways[BFLOAT16] = lambda: Cast(copy.deepcopy(network).to(dtype), dtype)
     if options.compile:
-        ways["compiled"] = lambda: torch.compile(Cast(copy.deepcopy(network).to(dtype), dtype), dynamic=True)
+        ways[f"compiled, {options.precision}"] = lambda: torch.compile(
+            Cast(copy.deepcopy(network).to(dtype), dtype), dynamic=True
+        )
     return ways
 
 
@@ -171,11 +177,12 @@ def _working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor) 
     return run if near else None
 
 
-def _soonest(runs: Mapping[str, Run], inputs: Tensor) -> str:
+def _soonest(runs: Mapping[str, Run], inputs: Tensor, pause: Pause) -> str:
     """Time each in turn, and again; the plain one unless another is sooner by more than noise."""
     best = dict.fromkeys(runs, math.inf)
     for _ in range(_ROUNDS):
         for name, run in runs.items():
+            pause()
             started = time.perf_counter()
             run(inputs)
             best[name] = min(best[name], time.perf_counter() - started)
@@ -186,6 +193,15 @@ def _soonest(runs: Mapping[str, Run], inputs: Tensor) -> str:
 def _near(one: Tensor, other: Tensor, share: float) -> bool:
     bound = share * max(1.0, float(one.abs().max()))
     return one.shape == other.shape and float((one - other.float()).abs().max()) <= bound
+
+
+def _alike(plain: Tensor, own: Tensor) -> bool:
+    """Compare logits as the beliefs that clients see."""
+    beliefs, moved = plain.softmax(1), own.softmax(1)
+    best = beliefs.topk(min(2, beliefs.shape[1]), dim=1).values  # (batch, 1 or 2)
+    sure = best[:, 0] - best[:, -1] > 2 * _BELIEF
+    near = float((beliefs - moved).abs().max()) <= _BELIEF
+    return near and not bool((sure & (beliefs.argmax(1) != moved.argmax(1))).any())
 
 
 def _form(spec: NetworkSpec) -> str:

@@ -64,6 +64,11 @@ class Service:
         shown: dict[str, Any] = answer.json()
         return shown
 
+    def join(self, name: str, **batching: Any) -> None:
+        """Change how the model's requests are joined, and wait until that holds here."""
+        assert self.ask("PATCH", f"/v1/models/{name}", json={"batching": batching}).status_code == 200
+        self.parts.refresher.refresh()
+
     def publish(
         self,
         name: str,

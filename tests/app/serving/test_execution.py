@@ -37,7 +37,8 @@ def test_whatever_is_chosen_gives_the_network_s_features(options: Options, count
     asked = network()
     made = Executions(CPU, options).of(asked)
 
-    plain = asked.raw_features(preprocessor_for(asked.spec).batch(list(PICTURES[:count])))
+    with torch.inference_mode():
+        plain = asked.raw_features(preprocessor_for(asked.spec).batch(list(PICTURES[:count])))
 
     share = 5e-2 if options.precision == BFLOAT16 else 1e-4
     torch.testing.assert_close(features(made, asked, count), plain, atol=share * float(plain.abs().max()), rtol=0)
@@ -88,14 +89,26 @@ def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
     asked = network()
     executions = Executions(CPU, Options())
     made = executions.of(asked)
-    plain, _ = made._tried or pytest.fail("nothing was tried")
-    made._tried = plain, plain + 0.2 * plain.std()
-    shaken = Network(asked.spec, asked.backbone, asked.head, asked.width)
+    plain = asked.raw_features(example(SHAPE, 16)).detach()
+    near = plain + 1e-2 * plain.abs().max() * torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
+    shaken = Network(asked.spec, asked.backbone, network().head, asked.width)
     shaken.head.weight.data.mul_(100)  # what is near in features is not near in such a version's answers
 
+    made.choose((BFLOAT16, asked.backbone), (BFLOAT16, asked.backbone), (plain, near))
+
+    assert made.agrees(asked)
     assert not made.agrees(shaken)
-    assert executions.of(shaken) is not made
     assert executions.of(shaken).ways == (PLAIN, PLAIN)
+
+
+def test_in_float32_logits_are_held_closer() -> None:
+    asked = network()
+    made = Execution(asked.backbone, CPU)
+    plain = asked.raw_features(example(SHAPE, 16)).detach()
+    near = plain + 1e-2 * plain.abs().max()
+    for way, taken in ((BFLOAT16, True), ("packed", False)):
+        made.choose((way, asked.backbone), (way, asked.backbone), (plain, near))
+        assert made.agrees(asked) is taken
 
 
 def test_a_grown_version_gives_its_old_logits_to_the_bit() -> None:
