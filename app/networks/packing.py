@@ -93,7 +93,7 @@ class Cast(nn.Module):
 
 
 class _InBlocks(nn.Module):
-    """Takes and gives plain tensors; `forward` by its name, since a traced network that is called prints its failures."""
+    """Takes and gives plain tensors. It calls `forward` by name: a traced network prints its failures when called."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -90,9 +90,12 @@ def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
     executions = Executions(CPU, Options())
     made = executions.of(asked)
     plain = asked.raw_features(example(SHAPE, 16)).detach()
-    near = plain + 1e-2 * plain.abs().max() * torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
+    near = plain + 1e-3 * plain.abs().max()
     shaken = Network(asked.spec, asked.backbone, network().head, asked.width)
-    shaken.head.weight.data.mul_(100)  # what is near in features is not near in such a version's answers
+    shaken.head.weight.data.zero_()[0] = 100  # so steep that it turns between features that are near
+    shaken.head.bias.data[0] = -100 * plain.sum(1).mean()
+    plain[0] += (plain.sum(1).mean() - plain[0].sum()) / asked.width  # one that lies where it turns
+    near[0] = plain[0] + 1e-3
 
     made.choose((BFLOAT16, asked.backbone), (BFLOAT16, asked.backbone), (plain, near))
 
