@@ -30,6 +30,7 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
+from app.serving.execution import Options
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -99,7 +100,10 @@ def create_app(settings: Settings) -> FastAPI:
         buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
         pause=pace,
     )
-    loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
+    options = Options(
+        precision=settings.server_precision, compile=settings.server_compile, packing=settings.server_packing
+    )
+    loader = PredictorLoader(registry, versions, device=settings.server_device, options=options, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     refresher = Refresher(
         registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
