@@ -60,6 +60,7 @@ class Acceptor:
 
     def start(self) -> None:
         self._listener.setblocking(False)
+        self._shares.show(self._held())
         self._thread.start()
 
     def stop(self) -> None:

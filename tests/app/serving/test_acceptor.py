@@ -52,6 +52,8 @@ def test_a_burst_is_shared_out_evenly_and_each_connection_is_taken_once(tmp_path
     with takers(tmp_path / "connections", 4) as (listener, found, arrived):
         clients = connect(listener, 40)  # all of them wait already when the first looks
         for taker in found:
+            taker.shares.show(0)
+        for taker in found:
             taker.acceptor.start()
         assert all(arrived.acquire(timeout=DEADLINE_SECONDS) for _ in range(40))
         for client in clients:
