@@ -1,32 +1,30 @@
 """One loaded version of a model, ready to answer; it never changes.
 
-Made by the loader, held by LiveModel and PinnedVersions, called by InferencePool. Knows nothing of HTTP, of
+Made by the loader, held by LiveModel and PinnedVersions, called by the Batcher. Knows nothing of HTTP, of
 databases, or of which version is live.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from app.errors import Corrupt
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
-from app.recipe import ImageInput
+from app.recipe import FeaturesInput
+from app.serving.recent_inputs import RecentInputs
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A label and the share of belief it got."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a version says of one input; `label` is None while the version knows no class."""
 
     label: str | None
@@ -51,7 +49,9 @@ class Predictor:
         preprocessor: Preprocessor,
         labels: Sequence[str],
         device: torch.device,
+        recent: RecentInputs | None = None,
     ) -> None:
+        """`recent` is the model's own, shared by its versions."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -60,6 +60,14 @@ class Predictor:
         self._network = network
         self._preprocessor = preprocessor
         self._device = device
+        self._recent = recent or RecentInputs()
+        self.key: Hashable = version_id
+        self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """Whose queue its requests stand in: the model's."""
+        return self.model
 
     @property
     def spec(self) -> NetworkSpec:
@@ -99,32 +107,15 @@ class Predictor:
             answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
         return answers
 
-    def warm_up(self, *, backbone_is_warm: bool = False) -> None:
-        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.
+    def trimmed(self, answer: Answer, top_k: int) -> Answer:
+        """Give the answer with fewer of the most believed labels."""
+        return answer._replace(top=answer.top[:top_k])
 
-        Over a backbone that is warm already, alone is enough.
-        """
-        item = _golden_item(self.spec)
-        for count in (1,) if backbone_is_warm else (1, 8):
-            logits = self._scored(self.features([item] * count))
-            if logits.shape != (count, len(self.labels)):
-                raise Corrupt(
-                    f"version {self.version} of {self.model!r}",
-                    f"its golden answer has shape {tuple(logits.shape)}, expected {(count, len(self.labels))}",
-                )
-            if not bool(torch.isfinite(logits).all()):
-                raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember a batch that requests brought, for the model's next version to be warmed up with."""
+        self._recent.note(items)
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = self._network.head(self._network.projection(features))
             return logits.float().cpu()  # (batch, labels)
-
-
-def _golden_item(spec: NetworkSpec) -> Tensor:
-    """A decoded item that every network of this spec must answer: a grey ramp, or zeros."""
-    if isinstance(spec.input, ImageInput):
-        shape = (spec.input.channels, spec.input.size, spec.input.size)
-        count = shape[0] * shape[1] * shape[2]
-        return (torch.arange(count) % 256).to(torch.uint8).reshape(shape)
-    return torch.zeros(spec.input.size)
