@@ -10,6 +10,7 @@ import mmap
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from app.log import get_logger
 log = get_logger(__name__)
 
 LEAVE_SECONDS = 0.001  # between two looks whether another has taken a connection that was left to it
-LEAVE_LOOKS = 8  # then it is taken here, and the other is slow, or dead
+LEAVE_LOOKS = 8  # then it is taken here, and the other is slow, or dead:
+GREEDY_SECONDS = 0.1  # so long nothing is left to anybody
 FULL_SECONDS = 0.2  # to wait when no connection can be had, for want of descriptors
 TAKES_NONE = (1 << 31) - 1
 
@@ -71,25 +73,25 @@ class Acceptor:
         self._waking.close()
 
     def _run(self) -> None:
-        coming = select.poll()
+        coming, stopping = select.poll(), select.poll()
         coming.register(self._listener, select.POLLIN)
-        coming.register(self._waking, select.POLLIN | select.POLLHUP)
-        stop = self._waking.fileno()
-        left = 0  # how often in a row
+        for both in (coming, stopping):
+            both.register(self._waking, select.POLLIN | select.POLLHUP)
+        looks = 0  # in a row, at a connection that was left to others
+        greedy_until = 0.0
         while True:
             self._shares.show(self._held())
-            ready = coming.poll()
-            if any(file == stop for file, _ in ready):
+            if any(file == self._waking.fileno() for file, _ in coming.poll()):
                 break
             held = self._held()
             self._shares.show(held)
-            if held > self._shares.least() and left < LEAVE_LOOKS:
-                left += 1
-                stopping = select.poll()
-                stopping.register(self._waking, select.POLLIN | select.POLLHUP)
-                stopping.poll(1000 * LEAVE_SECONDS)
-                continue
-            left = 0
+            if held > self._shares.least() and time.monotonic() >= greedy_until:
+                if looks < LEAVE_LOOKS:
+                    looks += 1
+                    stopping.poll(1000 * LEAVE_SECONDS)
+                    continue
+                greedy_until = time.monotonic() + GREEDY_SECONDS
+            looks = 0
             self._accept()
         self._shares.show(TAKES_NONE)
 
