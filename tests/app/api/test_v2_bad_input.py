@@ -416,7 +416,7 @@ def test_a_client_that_leaves_gives_its_place_back_and_its_neighbours_are_answer
         for one in leaving:
             one.close()
         wait_until(lambda: "perennial_predict_inflight 1.0" in metrics(service), "their places are free", 10)
-        service.join("iris")
+        service.join("iris", queue_items=5)
 
         assert staying.result(20).status_code == 200
     assert 'perennial_predictions_total{model="iris",version="1"} 1.0' in metrics(service)
