@@ -401,7 +401,7 @@ def test_half_closed_connections_are_closed_and_leave_no_file_open(service: Any,
 
 def test_a_client_that_leaves_gives_its_place_back_and_its_neighbours_are_answered(service: Any, address: str) -> None:
     service.create()
-    service.join("iris", window_ms=20_000, queue_items=5)  # nothing is answered yet
+    service.join("iris", window_ms=10_000, queue_items=5)  # nothing is answered yet
     with ThreadPoolExecutor(1) as neighbours:
         leaving = [connected(address) for _ in range(4)]
         for one in leaving:
