@@ -16,10 +16,12 @@ from typing import Any, Self
 
 import httpx
 import torch
+import torchvision
 from uuid_utils import uuid7
 
 from app.networks.catalog import build
 from app.networks.network import Network
+from app.networks.pretrained import base_weights_from
 from app.networks.serialization import to_bytes
 from app.networks.spec import NetworkSpec
 from app.recipe import ImageInput, NetworkChoice, NewModel
@@ -111,9 +113,11 @@ class Stock:
         upgrade(database)
         registry, weights = ModelRegistry(database), WeightStore(self._folder / "weights")
         shape = ImageInput(size=self._size, channels=3)
-        choice = NetworkChoice(architecture=self._architecture)
+        # As it stands for pictures of any size: without base weights small pictures get another, dearer stem.
+        base = weights.add_base(to_bytes(torchvision.models.get_model(self._architecture, weights=None).state_dict()))
+        choice = NetworkChoice(architecture=self._architecture, weights=base)
         first = registry.create(NewModel(name="stock", input=shape, network=choice, labels=LABELS), "benchmark").version
-        network = build(NetworkSpec.from_json(first.spec), {})
+        network = build(NetworkSpec.from_json(first.spec), {}, base_weights_from(weights.read_base, download=False))
         for number in range(2, self._versions + 2):
             _move(network, number)
             _add(database, weights, first, number, network)

@@ -4,6 +4,7 @@ Called off the event loop, by the Refresher's loading threads and by PinnedVersi
 """
 
 from collections import deque
+from collections.abc import Hashable
 from weakref import WeakSet, finalize
 
 import torch
@@ -13,6 +14,7 @@ from app.errors import Corrupt, FilesGone
 from app.loading import VersionLoader
 from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import Pause, go_on
+from app.networks.spec import NetworkSpec
 from app.serving.execution import Executions, Options
 from app.serving.predictor import Predictor
 from app.serving.recent_inputs import RecentInputs
@@ -40,6 +42,7 @@ class PredictorLoader:
         self._executions = Executions(self._device, options or Options(), pause)
         self._pause = pause
         self._gone: deque[int] = deque()  # versions that were let go; a deque needs no lock in a finalizer
+        self._known_sizes: dict[Hashable, set[int]] = {}  # batch sizes that were tried, by the form of the network
         self._warmed: WeakSet[nn.Module] = WeakSet()  # backbones that have answered
 
     def load(self, model: Model, version: Version, recent: RecentInputs | None = None) -> Predictor:
@@ -67,11 +70,15 @@ class PredictorLoader:
             recent=recent,
             execution=self._executions.of(network),
         )
-        warm_up(
-            predictor,
-            recent,
-            backbone_is_warm=network.backbone in self._warmed,
-            pause=self._pause,
+        known = self._known_sizes.setdefault(_form(network.spec), set())
+        known.update(
+            warm_up(
+                predictor,
+                recent,
+                backbone_is_warm=network.backbone in self._warmed,
+                known_sizes=known if self._device.type == "cpu" else (),  # elsewhere each network prepares its own
+                pause=self._pause,
+            )
         )
         self._warmed.add(network.backbone)
         finalize(predictor, self._gone.append, predictor.version).atexit = False
@@ -82,3 +89,7 @@ class PredictorLoader:
         gone = bool(self._gone)
         self._gone.clear()
         return gone
+
+
+def _form(spec: NetworkSpec) -> Hashable:
+    return spec.architecture, spec.input.model_dump_json(), spec.weights is None

@@ -5,7 +5,7 @@ on first use is built. Knows nothing of how.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -28,25 +28,33 @@ MADE_UP_SIZE = 8
 
 
 def warm_up(
-    predictor: Predictor, recent: RecentInputs, *, backbone_is_warm: bool = False, pause: Pause = go_on
-) -> None:
+    predictor: Predictor,
+    recent: RecentInputs,
+    *,
+    backbone_is_warm: bool = False,
+    known_sizes: Collection[int] = (),
+    pause: Pause = go_on,
+) -> list[int]:
     """Answer a made-up item, then recent inputs at the batch sizes in use; Corrupt if the made-up answer is none.
 
-    Over a backbone that is warm already, the made-up item alone is enough. Recent inputs only warm: whoever sends
-    strange numbers must not keep a version from going live.
+    Gives the batch sizes that were tried. Those in `known_sizes` are left out: what the processor's libraries
+    prepare for a size is there already. Over a backbone that is warm the made-up item alone is enough. Recent inputs
+    only warm: whoever sends strange numbers must not keep a version from going live.
     """
     golden = golden_item(predictor.spec)
     require_answers(predictor, [golden])
     if backbone_is_warm:
-        return
+        return []
     items = [item for item in recent.items() if (item.shape, item.dtype) == (golden.shape, golden.dtype)]
-    for size in recent.sizes(SIZES) or [MADE_UP_SIZE]:
+    sizes = [size for size in recent.sizes(SIZES) or [MADE_UP_SIZE] if size not in known_sizes]
+    for size in sizes:
         pause()
         if not items:
             require_answers(predictor, [golden] * size)
-        elif size > 1:
+        else:
             _try(predictor, [items[at % len(items)] for at in range(size)])
     pause()
+    return sizes
 
 
 def require_answers(predictor: Predictor, items: Sequence[Tensor]) -> None:

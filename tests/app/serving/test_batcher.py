@@ -51,6 +51,9 @@ class Sums:
     def trimmed(self, answer: tuple[int, float], top_k: int) -> tuple[int, float]:
         return answer
 
+    def note(self, items: Sequence[Tensor]) -> None:
+        pass
+
 
 @contextmanager
 def running(**more: Any) -> Iterator[Batcher]:

@@ -63,13 +63,20 @@ def test_recent_items_are_asked_at_the_batch_sizes_in_use() -> None:
 
     warm_up(predictor(backbone), noted([1.0, 2.0], [3.0], [4.0, 5.0, 6.0, 7.0, 8.0], [9.0, 10.0]))
 
-    assert backbone.seen == [[0.0], [2.0, 3.0], [2.0, 3.0, 8.0, 10.0, 2.0]]
+    assert backbone.seen == [[0.0], [2.0], [2.0, 3.0], [2.0, 3.0, 8.0, 10.0, 2.0]]
 
 
 def test_a_made_up_item_is_asked_where_nothing_was_asked_yet() -> None:
     backbone = Seeing()
     warm_up(predictor(backbone), RecentInputs())
     assert [len(batch) for batch in backbone.seen] == [1, 8]
+
+
+def test_sizes_that_are_known_are_left_out() -> None:
+    backbone = Seeing()
+    tried = warm_up(predictor(backbone), noted([1.0], [2.0, 3.0], [4.0, 5.0, 6.0]), known_sizes={1, 3})
+    assert tried == [2]
+    assert backbone.seen == [[0.0], [1.0, 3.0]]
 
 
 def test_over_a_warm_backbone_one_answer_is_enough() -> None:
@@ -83,7 +90,7 @@ def test_items_of_another_form_are_left_out() -> None:
     recent = noted([1.0])
     recent.note([torch.ones(4), torch.ones(4)])
     warm_up(predictor(backbone), recent)
-    assert backbone.seen == [[0.0], [1.0, 1.0]]
+    assert backbone.seen == [[0.0], [1.0], [1.0, 1.0]]
 
 
 def test_what_a_stranger_sent_keeps_no_version_from_going_live() -> None:
