@@ -1,19 +1,20 @@
 """A network of convolutions rewritten for the processor: what it computes is the same but for the rounding.
 
-BatchNorm goes into the convolution before it, the ReLU after a convolution is done by it, and weights are laid out as
-oneDNN wants them, once instead of at each call. Works on a traced copy: the network given, which others hold, stays as
-it was, and shares with the copy what was not rewritten. Called by `Execution`, which tries the result before it
-serves. Knows nothing of versions.
+BatchNorm goes into the convolution before it, a ReLU of its own after a convolution is done by it, and weights are
+laid out as oneDNN wants them, once instead of at each call. Works on a copy: the network given, which others hold,
+stays as it was, and shares with the copy what was not rewritten. What feeds what is seen by running the copy once with
+hooks of its own: a symbolic trace would change how every module of the process is called meanwhile, and others serve.
+So a step between two layers that is no layer goes unseen: whoever calls this compares the result before it serves.
+Knows nothing of versions.
 """
 
 import copy
 from collections import Counter
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Convolution = Callable[[nn.Conv2d, list[int], bool], nn.Module]
@@ -23,24 +24,20 @@ Convolution = Callable[[nn.Conv2d, list[int], bool], nn.Module]
 def packed(network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Give the network with weights in oneDNN's own layout; the soonest for one input, and in bfloat16 for any.
 
-    `inputs` is a batch of the size that it is to be soonest for. Raises what tracing and running a network made
-    for something else raises.
+    `inputs` is a batch of the size that it is to be soonest for. Raises what running a network made for something
+    else raises.
     """
-    graph = _folded(network)
-    if dtype != torch.float32:
-        graph = copy.deepcopy(graph).to(dtype)  # the layers that were not rewritten are the network's own
-    _replace_convolutions(graph, inputs.to(dtype), _Packed)
-    return Cast(_Traced(graph), dtype)
+    own = copy.deepcopy(network).to(dtype) if dtype != torch.float32 else _shared_copy(network)
+    inputs = inputs.to(dtype)
+    return Cast(_rewritten(own, inputs, _Packed), dtype)
 
 
 def blocked(network: nn.Module, inputs: Tensor) -> nn.Module:
     """Give the network with all that it passes on in oneDNN's own layout, too; the soonest for many inputs.
 
-    Raises as `packed` does, for a network with any step that cannot take that layout.
+    A network with any step that cannot take that layout raises when it is run.
     """
-    graph = _folded(network)
-    _replace_convolutions(graph, inputs, _Blocked)
-    return _InBlocks(_Traced(graph))
+    return _InBlocks(_rewritten(_shared_copy(network), inputs, _Blocked))
 
 
 class _Packed(nn.Module):
@@ -79,28 +76,6 @@ class _Blocked(nn.Module):
         return outputs.relu_() if self._relu else outputs
 
 
-class _Traced(nn.Module):
-    """What a traced network does, without its graph: that is a cycle, and would keep weights until it is collected."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        """Take over the layers; the graph is of no use afterwards."""
-        super().__init__()
-        self._run = type(graph).forward
-        for name, child in list(graph.named_children()):
-            self.add_module(name, child)
-            delattr(graph, name)
-        for name, parameter in list(graph.named_parameters(recurse=False)):
-            self.register_parameter(name, parameter)
-            delattr(graph, name)
-        for name, buffer in list(graph.named_buffers(recurse=False)):
-            self.register_buffer(name, buffer)
-            delattr(graph, name)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self._run(self, inputs)
-        return outputs
-
-
 class Cast(nn.Module):
     """Takes a float32 batch and gives float32 features, whatever lies between."""
 
@@ -137,51 +112,69 @@ def _form(convolution: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]
     )
 
 
-def _folded(network: nn.Module) -> fx.GraphModule:
-    """Trace the network, in eval mode, and put each BatchNorm into the convolution that feeds it alone."""
-    tracer = fx.Tracer()
-    graph = fx.GraphModule(network, tracer.trace(network))
-    tracer.root, tracer.submodule_paths = nn.Module(), {}  # it is part of a cycle, and would hold the network
-    modules, calls = dict(graph.named_modules()), _calls(graph)
-    for node in list(graph.graph.nodes):
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        before = node.args[0]
-        convolution = modules.get(str(before.target)) if before.op == "call_module" else None
-        if type(convolution) is nn.Conv2d and len(before.users) == calls[before.target] == 1:
-            graph.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
-            node.replace_all_uses_with(before)
-            graph.graph.erase_node(node)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
-    return graph
+def _shared_copy(network: nn.Module) -> nn.Module:
+    """Copy the modules, not their tensors."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A layer that ran: its name, and what went in and came out."""
+
+    name: str
+    module: nn.Module
+    given: Tensor
+    made: Tensor
 
 
 @torch.no_grad()
-def _replace_convolutions(graph: fx.GraphModule, inputs: Tensor, make: Convolution) -> None:
-    ShapeProp(graph).propagate(inputs)
-    modules, calls = dict(graph.named_modules()), _calls(graph)
-    for node in list(graph.graph.nodes):
-        convolution = modules.get(str(node.target)) if node.op == "call_module" else None
-        if type(convolution) is not nn.Conv2d or calls[node.target] > 1:
+def _rewritten(network: nn.Module, inputs: Tensor, make: Convolution) -> nn.Module:
+    """Put what `make` makes in the place of each convolution that runs once, with the layers that follow it alone."""
+    calls = _calls(network, inputs)
+    times = Counter(call.name for call in calls)
+    for call in calls:
+        convolution = call.module
+        if type(convolution) is not nn.Conv2d or times[call.name] > 1:
             continue
-        shape = list(cast("torch.Size", node.args[0].meta["tensor_meta"].shape))
-        after = next(iter(node.users), None)
-        relu = len(node.users) == 1 and after is not None and _is_relu(after, modules)
-        graph.set_submodule(str(node.target), make(convolution, shape, relu))
-        if relu and after is not None:
-            after.replace_all_uses_with(node)
-            graph.graph.erase_node(after)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
+        last = call
+        norm = _follower(calls, last, times, nn.BatchNorm2d)
+        if norm is not None:
+            convolution = fuse_conv_bn_eval(convolution, norm.module)  # type: ignore[arg-type]  # it is one
+            last = norm
+        relu = _follower(calls, last, times, nn.ReLU)
+        network.set_submodule(call.name, make(convolution, list(call.given.shape), relu is not None))
+        for replaced in (norm, relu):
+            if replaced is not None:
+                network.set_submodule(replaced.name, nn.Identity())
+    return network
 
 
-def _calls(graph: fx.GraphModule) -> Counter[object]:
-    return Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+def _calls(network: nn.Module, inputs: Tensor) -> list[_Call]:
+    """Run the network and note its layers in their order; what they made is held so long, so that none is mistaken."""
+    calls: list[_Call] = []
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda module, given, made: calls.append(_Call(name, module, given[0], made))
+
+    layers = [(name, module) for name, module in network.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note(name)) for name, module in layers]
+    changing = [module for _, module in layers if isinstance(module, nn.ReLU) and module.inplace]
+    for module in changing:
+        module.inplace = False  # what goes in and what comes out must be two
+    try:
+        network(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in changing:
+            module.inplace = True
+    return calls
 
 
-def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return type(modules.get(str(node.target))) is nn.ReLU
-    return node.op == "call_function" and node.target in {torch.relu, nn.functional.relu}
+def _follower(calls: list[_Call], call: _Call, times: Counter[str], kind: type[nn.Module]) -> _Call | None:
+    """Give the layer of that kind which alone is fed by this one, and runs once; None if there is none."""
+    fed = [other for other in calls if other.given is call.made]
+    if len(fed) == 1 and type(fed[0].module) is kind and times[fed[0].name] == 1:
+        return fed[0]
+    return None

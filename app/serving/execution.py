@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from app.networks.backbone import FAILURES, example
 from app.networks.network import Network
 from app.networks.packing import Cast, blocked, packed
 from app.networks.serialization import Pause, go_on
-from app.networks.spec import NetworkSpec
 from app.serving.cuda_graphs import CudaGraphs
 
 log = get_logger(__name__)
@@ -51,17 +50,30 @@ class Options:
     packing: bool = True
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What runs a few inputs, and many; and the features of the same inputs, plain and by each way."""
+
+    ways: tuple[str, str]
+    few: Run
+    many: Run
+    tried: tuple[Tensor, ...] = ()
+
+
 class Execution:
-    """Runs one backbone. Safe to call from several threads."""
+    """Runs one backbone: as it stands, until something else is chosen. Safe to call from several threads."""
 
     def __init__(self, backbone: nn.Module, device: torch.device) -> None:
-        self.ways = (PLAIN, PLAIN)  # what runs a few inputs, and many
         self._backbone = backbone  # held, so that nothing else gets its id while this is known by it
         self._device = device
-        self._few: Run = backbone
-        self._many: Run = backbone
+        self._chosen = _Chosen((PLAIN, PLAIN), backbone, backbone)
         self._graphs = CudaGraphs(backbone, device) if device.type == "cuda" else None
-        self._tried: tuple[Tensor, ...] = ()  # features of the same inputs, plain and by each way
+        self.users: WeakSet[Network] = WeakSet()  # versions on this backbone that run by it
+
+    @property
+    def ways(self) -> tuple[str, str]:
+        """What runs a few inputs, and what runs many."""
+        return self._chosen.ways
 
     def __call__(self, stacked: Tensor, normalised: Run) -> Tensor:
         """Map a batch as `Preprocessor.stacked` gives it to float32 features, (batch, width), on the device."""
@@ -69,12 +81,12 @@ class Execution:
             if self._graphs is not None:
                 return self._graphs(stacked, normalised)
             inputs = normalised(stacked.to(self._device))
-            return (self._few if len(inputs) < FEW else self._many)(inputs)
+            chosen = self._chosen
+            return (chosen.few if len(inputs) < FEW else chosen.many)(inputs)
 
     def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> None:
-        """Run this way from now on; before the first call."""
-        self.ways = few[0], many[0]
-        self._few, self._many, self._tried = few[1], many[1], tried
+        """Run this way from the next batch on."""
+        self._chosen = _Chosen((few[0], many[0]), few[1], many[1], tried)
 
     def agrees(self, network: Network) -> bool:
         """Say whether a version on this backbone gives the answers that it gives without rewriting.
@@ -82,16 +94,20 @@ class Execution:
         Logits within 1e-4 of the largest; or, in bfloat16, probabilities within 0.02 and the same label first
         wherever the first two are more than that apart.
         """
-        if not self._tried or not network.spec.labels:
+        chosen = self._chosen
+        if not chosen.tried or not network.spec.labels:
             return True
         with torch.inference_mode():
-            plain, *others = (network.head(network.projection(features)).float() for features in self._tried)
-            rough = any(BFLOAT16 in way for way in self.ways)
+            plain, *others = (network.head(network.projection(features)).float() for features in chosen.tried)
+            rough = any(BFLOAT16 in way for way in chosen.ways)
             return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
 
 
 class Executions:
-    """Makes the Execution of a backbone once, while anyone holds it. Safe to call from several threads."""
+    """Makes the Execution of a backbone once, while anyone holds it. Safe to call from several threads.
+
+    A version is served by its backbone as it stands; other ways are tried beside it, and taken over while it serves.
+    """
 
     def __init__(self, device: torch.device, options: Options, pause: Pause = go_on) -> None:
         """`pause` is called between the passes of a trial."""
@@ -99,47 +115,64 @@ class Executions:
         self._options = options
         self._pause = pause
         self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
-        self._chosen: dict[str, tuple[str, str]] = {}  # what was soonest for networks of one form
+        self._soonest: dict[str, tuple[str, str]] = {}  # for networks of one form
+        self._prepared: WeakSet[Execution] = WeakSet()
+        self._looking = threading.Lock()
         self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing
 
     def of(self, network: Network) -> Execution:
-        """Give what runs the network's backbone, tried and warm; the plain one if this version's answers would move."""
-        with self._preparing:
+        """Give what runs the network's backbone; one that runs it as it stands if this version's answers would move."""
+        with self._looking:
             found = self._made.get(id(network.backbone))
             if found is None:
-                found = self._made[id(network.backbone)] = self._prepared(network)
-        if found.agrees(network):
-            return found
+                found = self._made[id(network.backbone)] = Execution(network.backbone, self._device)
+            if found.agrees(network):
+                found.users.add(network)
+                return found
         log.warning("answers would move, so the network runs as it stands", ways=found.ways)
         return Execution(network.backbone, self._device)
 
-    def _prepared(self, network: Network) -> Execution:
-        execution = Execution(network.backbone, self._device)
+    def prepare(self, network: Network) -> None:
+        """Try other ways to run the network's backbone, if that was not done, and take the soonest over."""
+        with self._preparing:
+            execution = self._made.get(id(network.backbone))
+            if execution is None or execution in self._prepared or self._device.type == "cuda":
+                return
+            self._prepared.add(execution)
+            self._try(execution, network)
+
+    def _try(self, execution: Execution, network: Network) -> None:
         inputs = example(network.spec.input, _MANY).to(self._device)
         ways = _ways(network.backbone, inputs, self._options)
-        if not ways or self._device.type == "cuda":
-            return execution
-        form = _form(network.spec)
+        if not ways:
+            return
+        form = network.spec.form
         with torch.inference_mode():
             plain: Tensor = network.backbone(inputs)
             runs: dict[str, Run] = {PLAIN: network.backbone}
             for name, make in ways.items():
-                if form not in self._chosen or name in self._chosen[form]:
+                if form not in self._soonest or name in self._soonest[form]:
                     self._pause()
                     run = _working(name, make, inputs, plain)
                     if run is not None:
                         runs[name] = run
-            if form not in self._chosen:
-                self._chosen[form] = (
+            if form not in self._soonest:
+                self._soonest[form] = (
                     _soonest(runs, inputs[:_ONE], self._pause),
                     _soonest(runs, inputs, self._pause),
                 )
-            few, many = (name if name in runs else PLAIN for name in self._chosen[form])
+            few, many = (name if name in runs else PLAIN for name in self._soonest[form])
             tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
-            if tried:
-                execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
-        log.info("backbone prepared", few=few, many=many)
-        return execution
+        if not tried:
+            return
+        with self._looking:
+            before = execution._chosen  # noqa: SLF001  of this module
+            execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
+            if all(map(execution.agrees, list(execution.users))):
+                log.info("backbone prepared", few=few, many=many)
+                return
+            execution._chosen = before  # noqa: SLF001
+        log.warning("answers would move, so the network runs as it stands", ways=(few, many))
 
 
 def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
@@ -202,7 +235,3 @@ def _alike(plain: Tensor, own: Tensor) -> bool:
     sure = best[:, 0] - best[:, -1] > 2 * _BELIEF
     near = float((beliefs - moved).abs().max()) <= _BELIEF
     return near and not bool((sure & (beliefs.argmax(1) != moved.argmax(1))).any())
-
-
-def _form(spec: NetworkSpec) -> str:
-    return f"{spec.architecture} {spec.input.model_dump_json()} {spec.weights is None}"

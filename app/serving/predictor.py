@@ -75,6 +75,11 @@ class Predictor:
         return self.model
 
     @property
+    def network(self) -> Network:
+        """The version's network, its backbone shared: not to be changed."""
+        return self._network
+
+    @property
     def spec(self) -> NetworkSpec:
         return self._network.spec
 

@@ -169,12 +169,19 @@ class Refresher:
             started = time.perf_counter()
             predictor = self._loader.load(one.model, one.version, live.recent)
             self._publish(live, predictor, one.epoch, load_seconds=time.perf_counter() - started)
+            if not self._stopping.is_set():
+                self._loading.submit(self._settle, live, predictor)
         except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
             self._failed(live, one, attempt, error)
         finally:
             with self._state:
                 attempt.loading = False
             self.wake()  # report at once
+
+    def _settle(self, live: LiveModel, predictor: Predictor) -> None:
+        served = live.current
+        if served is not None and served.predictor is predictor:  # else a newer one came meanwhile
+            self._quietly("settle", lambda: self._loader.settle(predictor))
 
     def _failed(self, live: LiveModel, one: Assigned, attempt: LoadAttempt, error: Exception) -> None:
         with self._state:

@@ -27,6 +27,12 @@ def network(architecture: str = "small_cnn", labels: int = 3) -> Network:
     return build(NetworkSpec(architecture, shape, labels=tuple(range(1, labels + 1))), {})
 
 
+def prepared(executions: Executions, asked: Network) -> Execution:
+    made = executions.of(asked)
+    executions.prepare(asked)
+    return made
+
+
 def features(made: Execution, of: Network, count: int) -> Tensor:
     return made(PICTURES[:count], preprocessor_for(of.spec).normalised)
 
@@ -35,7 +41,7 @@ def features(made: Execution, of: Network, count: int) -> Tensor:
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_whatever_is_chosen_gives_the_network_s_features(options: Options, count: int) -> None:
     asked = network()
-    made = Executions(CPU, options).of(asked)
+    made = prepared(Executions(CPU, options), asked)
 
     with torch.inference_mode():
         plain = asked.raw_features(preprocessor_for(asked.spec).batch(list(PICTURES[:count])))
@@ -60,7 +66,7 @@ def test_what_was_made_goes_with_the_last_who_holds_it() -> None:
     asked = network()
     made = executions.of(asked)
     made.choose(*[("packed", packed(asked.backbone, example(SHAPE, 1)))] * 2, ())
-    laid_out = next(module for module in made._many.modules() if hasattr(module, "_weight"))  # type: ignore[attr-defined]
+    laid_out = next(module for module in made._chosen.many.modules() if hasattr(module, "_weight"))  # type: ignore[attr-defined]
     gone = [weakref.ref(one) for one in (asked.backbone, made, laid_out, laid_out._weight)]
 
     del asked, made, laid_out
@@ -69,7 +75,7 @@ def test_what_was_made_goes_with_the_last_who_holds_it() -> None:
 
 
 def test_vectors_of_numbers_run_as_they_are() -> None:
-    assert Executions(CPU, Options()).of(network("mlp")).ways == (PLAIN, PLAIN)
+    assert prepared(Executions(CPU, Options()), network("mlp")).ways == (PLAIN, PLAIN)
 
 
 def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +87,9 @@ def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(execution, "packed", wrong)
     monkeypatch.setattr(execution, "blocked", failing)
+    asked = network()
 
-    assert Executions(CPU, Options()).of(network()).ways == (PLAIN, PLAIN)
+    assert prepared(Executions(CPU, Options()), asked).ways == (PLAIN, PLAIN)
 
 
 def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
@@ -102,6 +109,18 @@ def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
     assert made.agrees(asked)
     assert not made.agrees(shaken)
     assert executions.of(shaken).ways == (PLAIN, PLAIN)
+
+
+def test_what_is_served_runs_as_it_stands_until_something_sooner_was_found() -> None:
+    asked = network()
+    executions = Executions(CPU, Options())
+
+    made = executions.of(asked)
+
+    assert made.ways == (PLAIN, PLAIN)
+    executions.prepare(asked)
+    executions.prepare(asked)
+    assert executions.of(asked) is made
 
 
 def test_in_float32_logits_are_held_closer() -> None:
@@ -145,7 +164,7 @@ def test_on_cuda_recorded_graphs_give_the_network_s_features(count: int) -> None
     asked = network().to(device)
     preprocessor = preprocessor_for(asked.spec)
     pictures = PICTURES.repeat(8, 1, 1, 1)[:count]
-    made = Executions(device, Options()).of(asked)
+    made = prepared(Executions(device, Options()), asked)
 
     with torch.inference_mode():
         plain = asked.raw_features(preprocessor.normalised(pictures.to(device)))
