@@ -40,6 +40,7 @@ bench: install
 	$(BIN)/python benchmarks/first_taught.py
 	$(BIN)/python benchmarks/fast_labels.py
 	$(BIN)/python benchmarks/intake.py
+	$(BIN)/python benchmarks/learned_swaps.py
 	$(BIN)/python benchmarks/swap_under_load.py
 	$(BIN)/python benchmarks/fashion_mnist.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
