@@ -34,6 +34,7 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
+from app.serving.execution import Options
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -101,7 +102,10 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
         pause=pace,
     )
-    loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
+    options = Options(
+        precision=settings.server_precision, compile=settings.server_compile, packing=settings.server_packing
+    )
+    loader = PredictorLoader(registry, versions, device=settings.server_device, options=options, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     figures = LearningFigures(database)
     refresher = Refresher(
@@ -148,6 +152,7 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         lifespan=lifespan,
         dependencies=[Depends(authorize)],
     )

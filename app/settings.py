@@ -56,6 +56,17 @@ class Settings(BaseSettings):
     )
     server_device: str = Field(default="cpu", description="Where the server predicts.")
     server_threads: int = Field(default=1, ge=1, description="Torch threads of each serving process.")
+    server_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="What the server computes in; `bfloat16` where it is found sooner and the answers agree.",
+    )
+    server_compile: bool = Field(
+        default=False, description="Whether `torch.compile` is tried on each network, and kept where it is sooner."
+    )
+    server_packing: bool = Field(
+        default=True,
+        description="Whether networks of convolutions are laid out for the processor, in up to two more copies.",
+    )
     worker_threads: int = Field(default=1, ge=1, description="Torch threads of the worker.")
     worker_nice: int = Field(
         default=10, ge=0, le=19, description="How far the worker steps back beside other processes."
