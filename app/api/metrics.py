@@ -1,7 +1,7 @@
 """The figures of one serving process for Prometheus, in a registry of their own.
 
-The routes count on the event loop, the Batcher and the Refresher report from their threads; what changes by itself is
-set when somebody asks. Kept in plain memory: files that processes share cost three times as much an observation, and
+The routes and the Batcher count on the event loop, the Refresher in its threads; what changes by itself is set when
+somebody asks. Kept in plain memory: files that processes share cost three times as much an observation, and
 could never let go of the series of an old version.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
+from app.api.distributions import Distribution, Distributions
 from app.serving.batch_report import BatchReport
 from app.serving.swap_report import SwapReport
 
@@ -29,13 +30,13 @@ BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class _Stages:
     """The series of one model that every request or batch adds to, looked up once."""
 
-    request: Histogram
-    queue: Histogram
-    decode: Histogram
-    compute: Histogram
-    encode: Histogram
-    items: Histogram
-    requests: Histogram
+    request: Distribution
+    queue: Distribution
+    decode: Distribution
+    compute: Distribution
+    encode: Distribution
+    items: Distribution
+    requests: Distribution
 
 
 class Metrics:
@@ -52,15 +53,17 @@ class Metrics:
         )
         self.samples = self._counter("samples", "Samples received, by outcome.", "model", "outcome")
 
-        self._request = self._histogram("prediction_seconds", "Time of an answered predict request.", REQUEST_SECONDS)
-        self._queue = self._histogram(
+        self._request = self._distribution(
+            "prediction_seconds", "Time of an answered predict request.", REQUEST_SECONDS
+        )
+        self._queue = self._distribution(
             "queue_seconds", "Time from a request's arrival to its dispatch in a batch.", STAGE_SECONDS
         )
-        self._decode = self._histogram("decode_seconds", "Time to decode a batch's inputs.", STAGE_SECONDS)
-        self._compute = self._histogram("compute_seconds", "Time of a batch's forward pass.", STAGE_SECONDS)
-        self._encode = self._histogram("encode_seconds", "Time to write a request's answer.", STAGE_SECONDS)
-        self._items = self._histogram("batch_items", "Inputs in a batch.", BATCH_ITEMS)
-        self._requests = self._histogram("batch_requests", "Requests that share a batch.", BATCH_ITEMS)
+        self._decode = self._distribution("decode_seconds", "Time to decode a batch's inputs.", STAGE_SECONDS)
+        self._compute = self._distribution("compute_seconds", "Time of a batch's forward pass.", STAGE_SECONDS)
+        self._encode = self._distribution("encode_seconds", "Time to write a request's answer.", STAGE_SECONDS)
+        self._items = self._distribution("batch_items", "Inputs in a batch.", BATCH_ITEMS)
+        self._requests = self._distribution("batch_requests", "Requests that share a batch.", BATCH_ITEMS)
 
         self._swap = self._histogram(
             "swap_seconds", "Time the publishing of a loaded version took: what a swap can stall.", SWAP_SECONDS
@@ -89,7 +92,7 @@ class Metrics:
         self._of(model).request.observe(seconds)
 
     def encoded(self, model: str, seconds: float) -> None:
-        """Count the writing of an answer."""
+        """Count the writing of an answer. On the event loop only."""
         self._of(model).encode.observe(seconds)
 
     def rejected(self, model: str, reason: str) -> None:
@@ -97,7 +100,7 @@ class Metrics:
         self._rejections.labels(model, reason).inc()
 
     def batch(self, report: BatchReport) -> None:
-        """Count a batch. From any thread."""
+        """Count a batch. On the event loop only."""
         stages = self._of(report.model)
         for seconds in report.queue_seconds:
             stages.queue.observe(seconds)
@@ -141,13 +144,13 @@ class Metrics:
         found = self._stages.get(model)
         if found is None:
             found = self._stages[model] = _Stages(
-                request=self._request.labels(model),
-                queue=self._queue.labels(model),
-                decode=self._decode.labels(model),
-                compute=self._compute.labels(model),
-                encode=self._encode.labels(model),
-                items=self._items.labels(model),
-                requests=self._requests.labels(model),
+                request=self._request.of(model),
+                queue=self._queue.of(model),
+                decode=self._decode.of(model),
+                compute=self._compute.of(model),
+                encode=self._encode.of(model),
+                items=self._items.of(model),
+                requests=self._requests.of(model),
             )
         return found
 
@@ -156,6 +159,9 @@ class Metrics:
 
     def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
         return Gauge(f"perennial_{name}", words, labels, registry=self._registry)
+
+    def _distribution(self, name: str, words: str, bounds: tuple[float, ...]) -> Distributions:
+        return Distributions(f"perennial_{name}", words, bounds, self._registry)
 
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"perennial_{name}", words, ("model", *labels), registry=self._registry, buckets=buckets)

@@ -155,7 +155,8 @@ class Siblings:
         try:
             line.settimeout(ASK_SECONDS)
             word = line.recv(WORD_BYTES).decode().strip()
-            line.sendall(self._answers[word]() or b"")
+            if word:  # who asks nothing looks whether somebody is here
+                line.sendall(self._answers[word]() or b"")
         except OSError:  # it waits no longer
             return
         except Exception:  # the next one is to be answered all the same

@@ -19,6 +19,8 @@ import httpx
 
 from app.serving.listener import listen
 from app.serving.siblings import Place
+from app.storage.database import Database
+from app.storage.keys import KeyRing
 
 ADMIN_KEY = "prn_an-admin-key-for-tests-that-is-long-enough"
 DEADLINE_SECONDS = 60.0
@@ -158,6 +160,9 @@ class Installation:
     def several(self, count: int, **settings: str) -> Iterator[tuple[httpx.Client, Path]]:
         """Run so many servers on one port for the block, all taking connections; and the folder they meet in."""
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        database = Database(self.url)
+        KeyRing(database).ensure_admin(ADMIN_KEY)  # as their supervisor would, before there are several
+        database.close()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             listener = stack.enter_context(listen("127.0.0.1", 0))

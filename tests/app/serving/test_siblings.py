@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import pytest
+
 from app.serving.siblings import Place, Siblings
 
 
@@ -46,6 +48,17 @@ def test_a_word_is_heard_by_all_and_an_unknown_one_or_an_error_ends_nothing(tmp_
     finally:
         for one in siblings:
             one.stop()
+
+
+def test_a_look_whether_somebody_is_there_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(tmp_path, 1, 2)
+    here = Siblings(place)
+    here.start({})
+    try:
+        assert place.taken()
+    finally:
+        here.stop()
+    assert caplog.records == []
 
 
 def test_a_place_is_taken_over_from_one_that_died(tmp_path: Path) -> None:
