@@ -45,7 +45,7 @@ def pictures(count: int, numbers: random.Random) -> list[tuple[bytes, str]]:
     for index in range(count):
         tint = index % len(LABELS)
         small = Image.frombytes("RGB", (8, 8), numbers.randbytes(8 * 8 * 3)).resize((SIZE, SIZE), Image.BICUBIC)
-        colour = tuple(200 if band == tint or tint == 3 else 60 for band in range(3))
+        colour = tuple(200 if tint in (band, 3) else 60 for band in range(3))
         written = io.BytesIO()
         Image.blend(small, Image.new("RGB", (SIZE, SIZE), colour), 0.5).save(written, "JPEG", quality=90)
         made.append((written.getvalue(), LABELS[tint]))
@@ -170,7 +170,7 @@ def over(rounds: list[Round], measure: Callable[[Round], float], digits: int = 2
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=15, help="without an update, before each one")
+    parser.add_argument("--seconds", type=float, default=10, help="without an update, before each one")
     parser.add_argument("--load", type=float, default=0.5, help="share of the capacity")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--samples", type=int, default=160, help="an update's")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 90
 
 
-def start(folder: Path, **settings: str) -> subprocess.Popen[str]:
+def start(folder: Path, *, session: bool = False, **settings: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -28,7 +28,12 @@ def start(folder: Path, **settings: str) -> subprocess.Popen[str]:
         **{f"PERENNIAL_{name.upper()}": value for name, value in settings.items()},
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "worker"], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "worker"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=session,
     )
 
 
@@ -67,6 +72,42 @@ def test_a_setting_that_is_wrong_is_one_line_and_no_traceback(tmp_path: Path) ->
     assert process.returncode == 1
     assert "toaster" in errors
     assert "Traceback" not in errors
+
+
+def threads(process: subprocess.Popen[str]) -> list[int]:
+    return [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a class for what runs when nothing else does")
+def test_it_learns_in_the_time_that_others_leave(school: School, tmp_path: Path) -> None:
+    autogroup = Path("/proc/self/autogroup")
+    process = start(tmp_path, session=True)
+    try:
+        wait_until(lambda: _steps_back(process), process)
+        model = school.create(trigger={"samples": 32, "seconds": 0})
+        school.post(model, range(64))
+        wait_until(lambda: school.live(model).number > 1, process)
+        assert {os.sched_getscheduler(thread) for thread in threads(process)} == {os.SCHED_IDLE}
+        if autogroup.exists():
+            assert Path(f"/proc/{process.pid}/autogroup").read_text().split()[1:] == ["nice", "19"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of a process")
+def test_it_takes_a_share_where_that_is_asked(school: School, tmp_path: Path) -> None:
+    process = start(tmp_path, worker_scheduling="nice", worker_nice="7")
+    try:
+        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == 7, process)
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _steps_back(process: subprocess.Popen[str]) -> bool:
+    return all(os.sched_getscheduler(thread) == os.SCHED_IDLE for thread in threads(process))
 
 
 def test_the_device_is_taken_by_its_name() -> None:
