@@ -68,8 +68,12 @@ class Settings(BaseSettings):
         description="Whether networks of convolutions are laid out for the processor, in up to two more copies.",
     )
     worker_threads: int = Field(default=1, ge=1, description="Torch threads of the worker.")
+    worker_scheduling: Literal["idle", "nice"] = Field(
+        default="idle",
+        description="`idle` learns in the time that other processes leave; `nice` takes a share, by `worker_nice`.",
+    )
     worker_nice: int = Field(
-        default=10, ge=0, le=19, description="How far the worker steps back beside other processes."
+        default=10, ge=0, le=19, description="How far the worker steps back beside other processes under `nice`."
     )
     poll_seconds: float = Field(default=0.25, gt=0, le=60, description="How often servers and workers look for news.")
     lease_seconds: float = Field(

@@ -123,6 +123,7 @@ class Installation:
             "ADMIN_KEY": ADMIN_KEY,
             "POLL_SECONDS": "0.05",
             "LEASE_SECONDS": "2",
+            "WORKER_SCHEDULING": "nice",
             "WORKER_NICE": "0",
             **self.settings,
             **settings,
