@@ -56,7 +56,7 @@ SYSTEMS = (
         "BentoML",
         _command,
         peer="bentoml",
-        headers=lambda trial: {"Content-Type": "application/json"},
+        headers=lambda _: {"Content-Type": "application/json"},
         variables=_variables,
         body=_body,
         answer=_answer,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from system import System, Trial, trial_here
 
 
-def create_app():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def create_app():  # type: ignore[no-untyped-def]
     """The server's application."""
     import torch  # noqa: PLC0415
     from fastapi import Body, FastAPI  # noqa: PLC0415
@@ -46,7 +46,7 @@ def create_app():  # type: ignore[no-untyped-def]  # noqa: ANN201
     return app
 
 
-def _uvicorn(processes: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _uvicorn(processes: int):  # type: ignore[no-untyped-def]
     def command(trial: Trial) -> list[str]:
         return [
             *(str(trial.python), "-m", "uvicorn", "--factory", "on_fastapi:create_app", "--port", str(trial.port)),

@@ -49,9 +49,7 @@ def _command(trial: Trial) -> list[str]:
 
 
 SYSTEMS = (
-    System(
-        "LitServe", _command, peer="litserve", dtypes=("fp32", "bf16"), choices={"BENCH_FAST_QUEUE": ("0", "1")}
-    ),
+    System("LitServe", _command, peer="litserve", dtypes=("fp32", "bf16"), choices={"BENCH_FAST_QUEUE": ("0", "1")}),
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ INPUT = {
 PATIENCE_SECONDS = 60.0
 
 
-def perennial(processes: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def perennial(processes: int):  # type: ignore[no-untyped-def]
     """What starts the server: the database first, then `serve`."""
 
     def command(trial: Trial) -> list[str]:
@@ -103,7 +103,7 @@ def system(processes: int) -> System:
     return System(
         "Perennial" if processes == 1 else f"Perennial, {processes} processes",
         perennial(processes),
-        path=lambda trial: "/v1/models/model/predict",
+        path=lambda _: "/v1/models/model/predict",
         headers=_headers,
         variables=variables,
         set_up=set_up,

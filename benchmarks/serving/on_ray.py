@@ -15,9 +15,7 @@ def main() -> None:
 
     trial = trial_here()
 
-    @serve.deployment(
-        num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 1, "runtime_env": {}}
-    )
+    @serve.deployment(num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 1, "runtime_env": {}})
     class Model:
         def __init__(self) -> None:
             from networks import Served  # noqa: PLC0415  in the replica's process
@@ -39,7 +37,7 @@ def main() -> None:
         include_dashboard=False,
         object_store_memory=128 * 1024 * 1024,
         log_to_driver=False,
-        _temp_dir=f"/tmp/ray-{os.getpid()}",  # noqa: S108  a socket's path may not be long
+        _temp_dir=f"/tmp/ray-{os.getpid()}",
     )
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
@@ -52,7 +50,7 @@ def main() -> None:
         ray.shutdown()
         import shutil  # noqa: PLC0415
 
-        shutil.rmtree(f"/tmp/ray-{os.getpid()}", ignore_errors=True)  # noqa: S108
+        shutil.rmtree(f"/tmp/ray-{os.getpid()}", ignore_errors=True)
 
 
 def _command(trial: Trial) -> list[str]:
@@ -64,7 +62,7 @@ SYSTEMS = (
         "Ray Serve",
         _command,
         peer="ray",
-        variables=lambda trial: {"RAY_USAGE_STATS_ENABLED": "0"},
+        variables=lambda _: {"RAY_USAGE_STATS_ENABLED": "0"},
         choices={"RAY_SERVE_THROUGHPUT_OPTIMIZED": ("0", "1")},
     ),
 )

@@ -83,7 +83,7 @@ SYSTEMS = (
         _command,
         peer="torchserve",
         dtypes=("fp32", "bf16"),
-        path=lambda trial: "/predictions/model",
+        path=lambda _: "/predictions/model",
         variables=_variables,
     ),
 )

@@ -23,7 +23,7 @@ PEERS = {
     "litserve": (*SAME, *FAST_HTTP, "litserve==0.2.19"),
     "bentoml": (*SAME, *FAST_HTTP, "bentoml==1.4.40"),
     "ray": (*SAME, *FAST_HTTP, "ray[serve]==2.60.0"),
-    "mlserver": (*SAME, *FAST_HTTP, "mlserver==1.7.1"),
+    "mlserver": (*SAME, "uvloop==0.21.0", "httptools==0.9.0", "mlserver==1.7.1"),  # its workers fail with a later loop
     "torchserve": (
         *(*SAME, "torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch-workflow-archiver==0.2.15"),
         *("pyyaml==6.0.4", "psutil==7.2.2", "setuptools==84.2.1"),

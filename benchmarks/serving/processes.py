@@ -16,6 +16,7 @@ from pathlib import Path
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+GRACE_SECONDS = 3.0
 TICKS = os.sysconf("SC_CLK_TCK")
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 
@@ -51,6 +52,11 @@ def _stats() -> Iterator[tuple[int, list[str]]]:
                 continue  # it has ended meanwhile
 
 
+def runs(pid: int) -> bool:
+    """Whether a process has not ended."""
+    return any(found == pid and fields[0] != "Z" for found, fields in _stats())
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """What the processes have used, with those of their children that have ended."""
     wanted = set(pids)
@@ -81,7 +87,7 @@ def open_files(pids: Iterable[int]) -> int:
     count = 0
     for pid in pids:
         try:
-            count += len(os.listdir(f"/proc/{pid}/fd"))
+            count += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
         except OSError:
             continue
     return count
@@ -138,16 +144,17 @@ def _wait_open(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 def stop(process: subprocess.Popen[bytes], others: set[int]) -> None:
-    """Ask a process to end, wait, and kill what is left below this one that is none of the others."""
+    """Ask a process to end, then what it left behind, and kill what still runs below this one but the others."""
     process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    while (left := _left(process, others)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait(STOP_SECONDS)
-    _left(process, others)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        for pid in _left(process, others):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while _left(process, others) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def _left(process: subprocess.Popen[bytes], others: set[int]) -> list[int]:

@@ -69,7 +69,9 @@ def weights(model: str, inputs: Tensor) -> dict[str, Tensor]:
     network = networks.bare(model, networks.CLASSES)
     head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
-        head.weight.copy_(torch.stack([fresh_row(head.in_features, SEED, label + 1) for label in range(head.out_features)]))
+        head.weight.copy_(
+            torch.stack([fresh_row(head.in_features, SEED, label + 1) for label in range(head.out_features)])
+        )
         head.bias.zero_()
         if model == "mlp":
             network[0].weight.mul_(8)  # type: ignore[index, operator]  far enough apart to tell answers by
@@ -83,7 +85,9 @@ def weights(model: str, inputs: Tensor) -> dict[str, Tensor]:
 def picture(number: int) -> bytes:
     """A JPEG of size 64 × 64: smooth colours with grain, as a photograph has."""
     draw = np.random.default_rng(number)
-    coarse = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+        (64, 64), Image.Resampling.BICUBIC
+    )
     pixels = np.asarray(coarse).astype(np.float32) + draw.normal(0, 12, (64, 64, 3))
     out = BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=90)

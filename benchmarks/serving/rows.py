@@ -18,7 +18,7 @@ from typing import Any
 
 import wrk
 from peers import python_of
-from processes import busy_seconds, cpu_seconds, descendants, free_ports, server
+from processes import busy_seconds, cpu_seconds, descendants, free_ports, runs, server
 from reference import Reference
 from system import HERE, System, Trial, plain_body
 
@@ -79,10 +79,15 @@ class Running:
     def bodies(self) -> Path:
         return self.trial.folder / "bodies"
 
-    def load(self, clients: int, seconds: float) -> wrk.Load:
-        system = self.row.system
+    def load(self, clients: int, seconds: float, rate: float | None = None) -> wrk.Load:
+        """Put load on it; see `wrk.load`."""
+        system, port = self.row.system, self.trial.port
         path, headers = system.path(self.trial), system.headers(self.trial)
-        return wrk.load(self.trial.port, path, headers, self.bodies, clients=clients, seconds=seconds)
+        return wrk.load(port, path, headers, self.bodies, clients=clients, seconds=seconds, rate=rate)
+
+    def pids(self) -> list[int]:
+        """The server's processes."""
+        return [self.pid, *descendants(self.pid)]
 
 
 @contextmanager
@@ -93,25 +98,25 @@ def running(row: Row, setting: Setting, reference: Reference, shared: Path) -> I
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         system = row.system
-        trial = Trial(
-            row.model, row.dtype, free_ports(), folder, shared, python, setting.threads, setting.choices
-        )
+        trial = Trial(row.model, row.dtype, free_ports(), folder, shared, python, setting.threads, setting.choices)
         variables = {**trial.variables(), **system.variables(trial)}
         wrk.write_bodies(folder / "bodies", [system.body(item) for item in reference.items])
         with server(system.command(trial), variables, trial.port, folder) as pid:
             system.set_up(trial)
-            _check(system, trial, reference)
+            _check(system, trial, reference, pid)
             yield Running(row, trial, pid)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(system: System, trial: Trial, reference: Reference) -> None:
+def _check(system: System, trial: Trial, reference: Reference, pid: int) -> None:
     """Ask about every item, many at a time so that batches are formed; WrongAnswer tells what differs."""
-    _first_answer(system, trial, reference)
+    _first_answer(system, trial, reference, pid)
     with ThreadPoolExecutor(CHECKERS) as pool:
         parts = [range(first, len(reference.items), CHECKERS) for first in range(CHECKERS)]
-        answers = [one for part in pool.map(lambda part: list(_asked(system, trial, reference, part)), parts) for one in part]
+        answers = [
+            one for part in pool.map(lambda part: list(_asked(system, trial, reference, part)), parts) for one in part
+        ]
     read = system.answer
     if read is None:
         return
@@ -121,7 +126,7 @@ def _check(system: System, trial: Trial, reference: Reference) -> None:
         raise WrongAnswer(f"{len(complaints)} of {len(found)} answers are wrong; {complaints[0]}")
 
 
-def _first_answer(system: System, trial: Trial, reference: Reference) -> None:
+def _first_answer(system: System, trial: Trial, reference: Reference, pid: int) -> None:
     """Wait until it answers at all: an open port may belong to a front whose worker still starts."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
@@ -132,9 +137,9 @@ def _first_answer(system: System, trial: Trial, reference: Reference) -> None:
                 problem = f"{status}: {body[:300]!r}"
         except (OSError, http.client.HTTPException) as error:
             problem = repr(error)
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or not runs(pid):
             log = (trial.folder / "server.log").read_text(errors="replace").splitlines()[-15:]
-            raise WrongAnswer("\n".join([f"no answer within {ANSWER_SECONDS:.0f} s; {problem}", *log]))
+            raise WrongAnswer("\n".join([f"no good answer; {problem}", *log]))
         time.sleep(0.2)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -20,17 +21,16 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `service`, which all benchmarks share
 
 import limits
 import reference
 from peers import PEERS, SAME, python_of
 from processes import CannotStart
 from rich.console import Console
-from rows import Plan, Row, Setting, WrongAnswer, limit, measured, running
+from rows import Plan, Row, Setting, WrongAnswer, limit, measured
 from service import machine
-from system import BATCH, MODELS, WINDOW_SECONDS, System
+from system import BATCH, HERE, MODELS, WINDOW_SECONDS, System
 from table import tables
 
 ADAPTERS = ("perennial", "fastapi", "litserve", "bentoml", "ray", "mlserver", "torchserve", "nothing")
@@ -178,6 +178,7 @@ def main() -> int:
     parser.add_argument("--name", help="of the result's file; the date if none")
     arguments = parser.parse_args()
     console = Console(stderr=True, soft_wrap=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a server under way is ended too
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 2.0
     plan = Plan(arguments.clients, arguments.seconds, 1.0 if arguments.quick else 2.0)

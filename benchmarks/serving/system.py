@@ -88,11 +88,11 @@ class System:
     peer: str = "own"  # whose environment; "own" is the project's
     models: tuple[str, ...] = MODELS
     dtypes: tuple[str, ...] = ("fp32",)
-    path: Callable[[Trial], str] = lambda trial: "/predict"
+    path: Callable[[Trial], str] = lambda _: "/predict"
     headers: Callable[[Trial], dict[str, str]] = plain_headers
     body: Callable[[Item], bytes] = plain_body
     answer: Callable[[bytes], tuple[int, float]] | None = plain_answer  # None: answers nothing worth a check
-    variables: Callable[[Trial], dict[str, str]] = lambda trial: {}
-    set_up: Callable[[Trial], None] = lambda trial: None  # once the port is open
+    variables: Callable[[Trial], dict[str, str]] = lambda _: {}
+    set_up: Callable[[Trial], None] = lambda _: None  # once the port is open
     threads: tuple[int, ...] = (1, 2)  # what the calibration compares
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # and what else, by variable

@@ -44,8 +44,17 @@ def write_bodies(folder: Path, bodies: Sequence[bytes]) -> None:
         (folder / str(number)).write_bytes(body)
 
 
-def load(port: int, path: str, headers: Mapping[str, str], bodies: Path, *, clients: int, seconds: float) -> Load:
-    """Ask without pause over so many connections, for so long."""
+def load(
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    bodies: Path,
+    *,
+    clients: int,
+    seconds: float,
+    rate: float | None = None,
+) -> Load:
+    """Ask over so many connections for so long: without pause, or `rate` times a second whatever is answered."""
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is not there; Debian's package of that name brings it.")
@@ -54,6 +63,7 @@ def load(port: int, path: str, headers: Mapping[str, str], bodies: Path, *, clie
         *("--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT)),
         *(part for name, value in headers.items() for part in ("--header", f"{name}: {value}")),
         *(f"http://127.0.0.1:{port}{path}", "--", str(bodies), str(len(list(bodies.iterdir())))),
+        *([] if rate is None else [f"{rate:g}"]),
     ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 2 * TIMEOUT_SECONDS, check=False)
     if ran.returncode != 0:
