@@ -6,6 +6,8 @@ from typing import Any
 from system import BATCH, WINDOW_SECONDS, System, Trial, trial_here
 
 HANDLER = "from on_torchserve import Handler\n\n\nclass Served(Handler):\n    pass\n"
+LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%p %c %m%n"/></Console></Appenders>
+<Loggers><Root level="error"><AppenderRef ref="console"/></Root></Loggers></Configuration>"""
 MANAGEMENT, METRICS, WORKERS, RPC = 1, 2, 3, 20
 
 
@@ -64,11 +66,13 @@ def _command(trial: Trial) -> list[str]:
         "load_models": "model.mar",
         "models": str({"model": model}).replace("'", '"').replace("True", "true"),
     }
+    logging = trial.folder / "log4j2.xml"  # it logs several lines a request by default
+    logging.write_text(LOGGING)
     config = trial.folder / "config.properties"
     config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     return [
         *(str(trial.python.with_name("torchserve")), "--start", "--foreground", "--ncs", "--model-store", str(store)),
-        *("--ts-config", str(config), "--disable-token-auth"),
+        *("--ts-config", str(config), "--disable-token-auth", "--log-config", str(logging)),
     ]
 
 

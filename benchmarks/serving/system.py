@@ -33,6 +33,7 @@ class Trial:
         """What a server reads with `trial_here`, and the threads of every library that has some."""
         threads = str(self.threads)
         return {
+            "BENCH_SERVER": "1",  # whoever imports an adapter with this is its server
             "BENCH_MODEL": self.model,
             "BENCH_DTYPE": self.dtype,
             "BENCH_PORT": str(self.port),

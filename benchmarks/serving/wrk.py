@@ -54,12 +54,24 @@ def load(
     seconds: float,
     rate: float | None = None,
 ) -> Load:
-    """Ask over so many connections for so long: without pause, or `rate` times a second whatever is answered."""
+    """Ask over so many connections for so long: without pause, or `rate` times a second whatever is answered.
+
+    wrk knows whole seconds alone; a part of one is rounded, to one at least.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise SystemExit("wrk is not there; Debian's package of that name brings it.")
     command = [
-        *(program, "--threads", "1", "--connections", str(clients), "--duration", f"{seconds:g}s", "--latency"),
+        *(
+            program,
+            "--threads",
+            "1",
+            "--connections",
+            str(clients),
+            "--duration",
+            f"{max(1, round(seconds))}s",
+            "--latency",
+        ),
         *("--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT)),
         *(part for name, value in headers.items() for part in ("--header", f"{name}: {value}")),
         *(f"http://127.0.0.1:{port}{path}", "--", str(bodies), str(len(list(bodies.iterdir())))),
