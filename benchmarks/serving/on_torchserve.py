@@ -6,8 +6,10 @@ from typing import Any
 from system import BATCH, WINDOW_SECONDS, System, Trial, trial_here
 
 HANDLER = "from on_torchserve import Handler\n\n\nclass Served(Handler):\n    pass\n"
-LOGGING = """<Configuration><Appenders><Console name="console"><PatternLayout pattern="%p %c %m%n"/></Console></Appenders>
-<Loggers><Root level="error"><AppenderRef ref="console"/></Root></Loggers></Configuration>"""
+LOGGING = """<Configuration>
+<Appenders><Console name="console"><PatternLayout pattern="%p %c %m%n"/></Console></Appenders>
+<Loggers><Root level="error"><AppenderRef ref="console"/></Root></Loggers>
+</Configuration>"""
 MANAGEMENT, METRICS, WORKERS, RPC = 1, 2, 3, 20
 
 
