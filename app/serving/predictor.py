@@ -1,32 +1,32 @@
 """One loaded version of a model, ready to answer; it never changes.
 
-Made by the loader, held by LiveModel and PinnedVersions, called by InferencePool. Knows nothing of HTTP, of
+Made by the loader, held by LiveModel and PinnedVersions, called by the Batcher. Knows nothing of HTTP, of
 databases, or of which version is live.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from app.errors import Corrupt
+from app.errors import InvalidItem
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
-from app.recipe import ImageInput
+from app.recipe import FeaturesInput
+from app.serving.execution import Execution
+from app.serving.recent_inputs import RecentInputs
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A label and the share of belief it got."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a version says of one input; `label` is None while the version knows no class."""
 
     label: str | None
@@ -51,7 +51,10 @@ class Predictor:
         preprocessor: Preprocessor,
         labels: Sequence[str],
         device: torch.device,
+        recent: RecentInputs | None = None,
+        execution: Execution | None = None,
     ) -> None:
+        """`recent` is the model's own, shared by its versions. Without an `execution` the backbone runs as it is."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -59,7 +62,17 @@ class Predictor:
         self.labels = tuple(labels)
         self._network = network
         self._preprocessor = preprocessor
-        self._device = device
+        self._execution = execution or Execution(network.backbone, device)
+        self._recent = recent or RecentInputs()
+        self.key: Hashable = version_id
+        self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+        with torch.inference_mode():
+            self._head = network.head.prepared()
+
+    @property
+    def name(self) -> str:
+        """Whose queue its requests stand in: the model's."""
+        return self.model
 
     @property
     def spec(self) -> NetworkSpec:
@@ -68,6 +81,10 @@ class Predictor:
     def decode(self, content: bytes) -> Tensor:
         """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
         return self._preprocessor.decode(content)
+
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode each payload; in the place of one that cannot be used stands what is wrong with it."""
+        return self._preprocessor.decode_many(contents)
 
     @property
     def backbone(self) -> nn.Module:
@@ -84,47 +101,30 @@ class Predictor:
 
     def features(self, items: Sequence[Tensor]) -> Tensor:
         """Run decoded items through the backbone: (batch, width), on the device."""
-        with torch.inference_mode():
-            return self._network.raw_features(self._preprocessor.batch(items).to(self._device))
+        return self._execution(self._preprocessor.stacked(items), self._preprocessor.normalised)
 
     def answers(self, features: Tensor | None, count: int, top_k: int) -> list[Answer]:
         """Answer so many items from what the backbone made of them; without labels no features are needed."""
         if not self.labels or features is None:
             return [Answer(label=None, score=None, top=()) for _ in range(count)]
-        beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
-        scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        with torch.inference_mode():
+            beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
+            scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        labels = self.labels.__getitem__
         answers = []
         for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
-            top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
-            answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
+            top = tuple(map(Scored, map(labels, item_rows), item_scores))
+            answers.append(Answer(*top[0], top))
         return answers
 
-    def warm_up(self, *, backbone_is_warm: bool = False) -> None:
-        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.
+    def trimmed(self, answer: Answer, top_k: int) -> Answer:
+        """Give the answer with fewer of the most believed labels."""
+        return answer._replace(top=answer.top[:top_k])
 
-        Over a backbone that is warm already, alone is enough.
-        """
-        item = _golden_item(self.spec)
-        for count in (1,) if backbone_is_warm else (1, 8):
-            logits = self._scored(self.features([item] * count))
-            if logits.shape != (count, len(self.labels)):
-                raise Corrupt(
-                    f"version {self.version} of {self.model!r}",
-                    f"its golden answer has shape {tuple(logits.shape)}, expected {(count, len(self.labels))}",
-                )
-            if not bool(torch.isfinite(logits).all()):
-                raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember a batch that requests brought, for the model's next version to be warmed up with."""
+        self._recent.note(items)
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = self._network.head(self._network.projection(features))
-            return logits.float().cpu()  # (batch, labels)
-
-
-def _golden_item(spec: NetworkSpec) -> Tensor:
-    """A decoded item that every network of this spec must answer: a grey ramp, or zeros."""
-    if isinstance(spec.input, ImageInput):
-        shape = (spec.input.channels, spec.input.size, spec.input.size)
-        count = shape[0] * shape[1] * shape[2]
-        return (torch.arange(count) % 256).to(torch.uint8).reshape(shape)
-    return torch.zeros(spec.input.size)
+            return self._head(self._network.projection(features)).float().cpu()  # (batch, labels)

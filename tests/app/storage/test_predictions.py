@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ def made(model_id: int, age: timedelta = timedelta(), content: bytes = b"input")
     value = milliseconds << 80 | uuid7().int & ((1 << 80) - 1)
     digits = f"{value:032x}"
     identity = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    return PredictionRecord(identity, model_id, 1, "a", 0.9, [{"label": "a", "score": 0.9}], content, at)
+    return PredictionRecord(identity, model_id, 1, "a", 0.9, [("a", 0.9)], content, at)
 
 
 def test_a_prediction_is_found_with_its_input(stores: Stores) -> None:
@@ -65,3 +66,20 @@ def test_a_prediction_of_another_model_is_unknown(stores: Stores) -> None:
     log.write([record])
     with pytest.raises(UnknownPrediction):
         log.get(model.id + 1, record.id)
+
+
+def test_a_record_that_another_process_is_about_to_write_is_waited_for(stores: Stores) -> None:
+    model = stores.create().model
+    patient, writer = PredictionLog(stores.database, patience_seconds=30), PredictionLog(stores.database)
+    record = made(model.id)
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(patient.content, model.id, record.id)
+        writer.write([record])
+        assert looking.result(timeout=20) == b"input"
+
+
+def test_an_id_that_is_old_enough_is_not_waited_for(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database, patience_seconds=30)
+    with pytest.raises(UnknownPrediction):
+        log.get(model.id, made(model.id, timedelta(seconds=40)).id)
