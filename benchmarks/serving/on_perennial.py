@@ -43,6 +43,7 @@ def variables(trial: Trial) -> dict[str, str]:
         "PERENNIAL_ADMIN_KEY": KEY,
         "PERENNIAL_BUILDERS": "bench_resnet18=networks:resnet18,bench_mlp=networks:mlp",
         "PERENNIAL_SERVER_THREADS": str(trial.threads),
+        "PERENNIAL_SERVER_PRECISION": "bfloat16" if trial.dtype == "bf16" else "float32",
         "PERENNIAL_LOG_LEVEL": "WARNING",
     }
 
@@ -103,6 +104,7 @@ def system(processes: int) -> System:
     return System(
         "Perennial" if processes == 1 else f"Perennial, {processes} processes",
         perennial(processes),
+        dtypes=("fp32", "bf16"),
         path=lambda _: "/v1/models/model/predict",
         headers=_headers,
         variables=variables,

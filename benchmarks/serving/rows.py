@@ -117,6 +117,9 @@ def _check(system: System, trial: Trial, reference: Reference, pid: int) -> None
         answers = [
             one for part in pool.map(lambda part: list(_asked(system, trial, reference, part)), parts) for one in part
         ]
+    refused = [f"{status}: {body[:300]!r}" for _, status, body in answers if status != 200]
+    if refused:
+        raise WrongAnswer(f"{len(refused)} of {len(answers)} requests were refused; {refused[0]}")
     read = system.answer
     if read is None:
         return
@@ -127,20 +130,21 @@ def _check(system: System, trial: Trial, reference: Reference, pid: int) -> None
 
 
 def _first_answer(system: System, trial: Trial, reference: Reference, pid: int) -> None:
-    """Wait until it answers at all: an open port may belong to a front whose worker still starts."""
+    """Wait until it answers on some new connections in a row: behind an open port, workers may still be starting."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    while True:
+    good = 0
+    while good < CHECKERS:
         try:
-            for _, status, body in _asked(system, trial, reference, [0]):
-                if status == 200:
-                    return
-                problem = f"{status}: {body[:300]!r}"
+            ((_, status, body),) = _asked(system, trial, reference, [0])
+            problem = f"{status}: {body[:300]!r}"
         except (OSError, http.client.HTTPException) as error:
-            problem = repr(error)
+            status, problem = 0, repr(error)
+        good = good + 1 if status == 200 else 0
         if time.monotonic() > deadline or not runs(pid):
             log = (trial.folder / "server.log").read_text(errors="replace").splitlines()[-15:]
             raise WrongAnswer("\n".join([f"no good answer; {problem}", *log]))
-        time.sleep(0.2)
+        if not good:
+            time.sleep(0.2)
 
 
 def _asked(
