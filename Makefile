@@ -51,3 +51,4 @@ bench-serving: install
 	$(BIN)/python benchmarks/serving/run.py $(ARGS)
 	$(BIN)/python benchmarks/serving/overload.py
 	$(BIN)/python benchmarks/serving/soak.py
+	$(BIN)/python benchmarks/serving/thousand_swaps.py

@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ RESULTS = HERE / "results"
 SETTINGS = RESULTS / "settings.json"
 CLIENTS = (1, 8, 32, 64)
 CALIBRATION_CLIENTS = 32
+FAILURES = (CannotStart, WrongAnswer, RuntimeError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+"""What a row may fail with without ending the run."""
 
 
 def systems() -> list[System]:
@@ -125,7 +128,7 @@ class Run:
     ) -> list[dict[str, Any]] | None:
         try:
             return measured(row, setting, self._references[row.model], self._shared, plan)
-        except (CannotStart, WrongAnswer, RuntimeError, OSError) as error:
+        except FAILURES as error:  # the other rows are measured all the same
             self._console.print(f"  {row.key}: {error}", style="red")
             if failed is not None:
                 failed.append(str(error))
