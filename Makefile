@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up test check lock bench bench-learning
+.PHONY: install demo up test check lock bench bench-learning bench-serving
 
 install: $(STAMP)
 
@@ -46,3 +46,10 @@ bench: install
 
 bench-learning: install
 	$(BIN)/python benchmarks/learning/run.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+
+bench-serving: install
+	$(BIN)/python benchmarks/serving/peers.py install
+	$(BIN)/python benchmarks/serving/run.py $(ARGS)
+	$(BIN)/python benchmarks/serving/overload.py
+	$(BIN)/python benchmarks/serving/soak.py
+	$(BIN)/python benchmarks/serving/thousand_swaps.py
