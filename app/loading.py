@@ -24,7 +24,7 @@ from app.networks.delta import Tensors, apply_delta, delta_of, headed
 from app.networks.delta import moved as moved_from
 from app.networks.network import Network
 from app.networks.projection import Projection
-from app.networks.serialization import BACKBONE, Pause, from_bytes, go_on, mapped, tensors_digest
+from app.networks.serialization import BACKBONE, HEAD, Pause, from_bytes, go_on, mapped, tensors_digest
 from app.networks.skeleton import Skeleton
 from app.networks.spec import NetworkSpec
 from app.networks.user_network import penalties_of
@@ -143,6 +143,8 @@ class VersionLoader:
         """
         base = self._base(parent)
         backbone = self._whole(base, NetworkSpec.from_json(base.spec))
+        if network.backbone is backbone.module:  # nothing to compare in its hundreds of tensors
+            return Delta(base.id, {f"{HEAD}{name}": tensor for name, tensor in network.head.state_dict().items()})
         state = {f"backbone.{name}": tensor for name, tensor in backbone.module.state_dict().items()}
         return Delta(base.id, delta_of(network.state_dict(), state))
 

@@ -19,7 +19,7 @@ def with_head(network: Network, labels: Sequence[int], solved: Solved) -> Networ
     head.weight, head.bias = nn.Parameter(solved.weight), nn.Parameter(solved.bias)
     head.to(network.head.weight.device)
     projection = network.projection if isinstance(network.projection, Projection) else None
-    return Network(spec, network.backbone, head, network.width, projection).eval()
+    return Network(spec, network.backbone, head, network.width, projection).rest()
 
 
 def projected(network: Network, width: int) -> Network:

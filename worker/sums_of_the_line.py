@@ -19,7 +19,10 @@ log = get_logger(__name__)
 SUMS_BYTES = 1 << 30
 
 YOUNG = 200
-"""Samples up to which strength and scale are chosen anew each time: it is cheap, and there is nothing else to go by."""
+"""Samples up to which strength and scale are chosen anew often: they still move, and a choice costs several solves."""
+
+OFTEN = 8
+"""A young model chooses again when one in so many samples has come or gone since it last did."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,11 @@ class SumsOfTheLine:
 
     def chosen(self, attempt: Attempt, taught: Taught, sight: Sight, seer: Seer) -> None:
         """Choose strength and scale when it is time to; by samples whose digests are the smallest, so at random."""
-        if taught.choice is not None and not taught.choice.due(taught.sums) and taught.sums.samples >= YOUNG:
-            return
+        choice, samples = taught.choice, taught.sums.samples
+        if choice is not None and not choice.due(taught.sums):
+            little = OFTEN * abs(samples - choice.samples) < choice.samples
+            if little or samples >= YOUNG:
+                return
         contents = taught.tally.contents()
         some = sorted(contents)[:ROWS]
         fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in some])

@@ -4,7 +4,6 @@ Kept by the lanes from update to update, saved now and then as a version's learn
 the line's samples and can be rebuilt from them; nothing here decides.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
@@ -15,6 +14,7 @@ from torch import Tensor
 from app.recipe import Recipe
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
 from worker.learning.fading import Fading
+from worker.learning.kept_factor import KeptFactor
 from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
@@ -34,6 +34,7 @@ class Taught:
     choice: Choice | None = None
     unsaved: int = 0  # contents that changed since it was last saved
     beside: dict[str, Tensor] = field(default_factory=dict)  # what the slow lane left; passed on as it is
+    factor: KeptFactor = field(default_factory=KeptFactor)  # of the sums' last whole solve; not saved
 
     @classmethod
     def nothing(cls, version_id: str, width: int, made_by: str, forgetting: float) -> "Taught":
@@ -51,13 +52,13 @@ class Taught:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sums in memory."""
-        return self.sums.nbytes + (self.fading.sums.nbytes if self.fading else 0)
+        """Bytes of the sums and the factor in memory."""
+        return self.sums.nbytes + self.factor.nbytes + (self.fading.sums.nbytes if self.fading else 0)
 
     def copy(self) -> "Taught":
-        """Copy all but the tally, which both then share."""
-        parts = copy.deepcopy((self.sums, self.fading))
-        return replace(self, sums=parts[0], fading=parts[1], arrivals=dict(self.arrivals))
+        """Copy all but the tally and the factor, which both then share."""
+        fading = self.fading.copy() if self.fading is not None else None
+        return replace(self, sums=self.sums.copy(), fading=fading, arrivals=dict(self.arrivals))
 
     def begin_again(self, contents: Mapping[str, int], features: Mapping[str, Tensor]) -> None:
         """Fill the sums anew with just these contents, in their order."""
@@ -92,8 +93,10 @@ class Taught:
         """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets."""
         settings = settings_of(recipe)
         strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
-        sums = [self.sums] if self.fading is None else [self.sums, self.fading.sums]
-        return [solve(one, settings, label_ids, strength=strength, scale=scale) for one in sums]
+        steady = self.factor.solve(self.sums, settings, label_ids, strength=strength, scale=scale)
+        if self.fading is None:
+            return [steady]
+        return [steady, solve(self.fading.sums, settings, label_ids, strength=strength, scale=scale)]
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy it out for a file; `from_tensors` reads it."""

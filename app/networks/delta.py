@@ -73,7 +73,7 @@ def headed(spec: NetworkSpec, backbone: Backbone, tensors: Tensors, projection: 
     """Put a backbone and the saved head among `tensors` together, in eval mode; they have been found to fit."""
     head = Head(spec.projection or backbone.width, (), spec.seed)
     head.weight, head.bias = (nn.Parameter(tensors[f"{HEAD}{name}"].clone()) for name in ("weight", "bias"))
-    return Network(spec, backbone.module, head, backbone.width, projection).eval()
+    return Network(spec, backbone.module, head, backbone.width, projection).rest()
 
 
 def head_shapes(spec: NetworkSpec, width: int) -> dict[str, Tensor]:

@@ -44,6 +44,17 @@ class Network(nn.Module):
         features: Tensor = self.projection(self.raw_features(inputs))
         return features
 
+    def rest(self) -> "Network":
+        """Put into eval mode. A backbone that is in it already is not walked through: it may have hundreds of modules.
+
+        Costs milliseconds less than `eval` where only a head is new.
+        """
+        self.training = False
+        for module in (self.head, self.projection, self.backbone):
+            if module.training:
+                module.eval()
+        return self
+
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(inputs))
         return logits  # (batch, labels)

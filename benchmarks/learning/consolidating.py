@@ -98,10 +98,14 @@ PROTOCOLS = [
         "permuted-mnist5-ewc",
         "mnist",
         consolidate,
-        _FIVE | {"strength": 100.0},
+        _FIVE | {"strength": 25.0, "samples": 5000},
         "94.5",
         94.0,
-        grid={"strength": (30.0, 100.0, 300.0), "standard": ((0.0, 1.0), MNIST_STANDARD)},
+        grid={
+            "strength": (10.0, 25.0, 50.0, 100.0),
+            "samples": (1000, 5000),
+            "standard": ((0.0, 1.0), MNIST_STANDARD),
+        },
         chosen="held out",
     ),
 ]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from worker.learning import ridge, slda
 from worker.learning.failure import LearningFailed
-from worker.learning.scatter import Discriminant, Scatter
+from worker.learning.increment import Increment, Solver
+from worker.learning.scatter import Discriminant, Linear, Scatter
 from worker.learning.sums import Sums
 
 MASKED = -1e4
@@ -37,6 +38,10 @@ class Solve(Protocol):
     def __call__(self, scatter: Scatter, strength: float, balanced: bool) -> Discriminant: ...
 
 
+class Later(Protocol):
+    def __call__(self, increment: Increment, strength: float, balanced: bool, solver: Solver) -> Linear: ...
+
+
 class LeftOut(Protocol):
     def __call__(
         self, scatter: Scatter, solved: Discriminant, rows: Tensor, targets: Tensor, strength: float, balanced: bool
@@ -45,9 +50,11 @@ class LeftOut(Protocol):
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """A row of the catalog: how to solve it, how its samples look left out, and which strengths to choose from."""
+    """A row of the catalog: how to solve it, anew and a few samples later, how its samples look left out, and which
+    strengths to choose from."""
 
     solve: Solve
+    later: Later
     left_out: LeftOut
     strengths: tuple[float, ...]  # rising
     default: float
@@ -55,8 +62,8 @@ class ClosedForm:
 
 CLOSED_FORMS: Mapping[str, ClosedForm] = MappingProxyType(
     {
-        "ridge": ClosedForm(ridge.solve, ridge.left_out, ridge.STRENGTHS, ridge.DEFAULT),
-        "slda": ClosedForm(slda.solve, slda.left_out, slda.STRENGTHS, slda.DEFAULT),
+        "ridge": ClosedForm(ridge.solve, ridge.later, ridge.left_out, ridge.STRENGTHS, ridge.DEFAULT),
+        "slda": ClosedForm(slda.solve, slda.later, slda.left_out, slda.STRENGTHS, slda.DEFAULT),
     }
 )
 
@@ -109,13 +116,20 @@ def solve(
     rows are so. The cost is one Cholesky factor, D³/3 multiplications, whatever the number of samples: one solve
     serves all labels of a claim. Raises LearningFailed as `discriminant` does.
     """
-    weight = torch.zeros(len(label_ids), sums.width)
-    bias = torch.full((len(label_ids),), MASKED)
     if not sums.samples:
-        return Solved(weight, bias)
+        return laid_out(None, sums.width, label_ids, scale)
     scatter = sums.scatter()
     found = discriminant(scatter, settings, strength)
-    place = {label: row for row, label in enumerate(scatter.label_ids)}
+    return laid_out(Linear(scatter.label_ids, found.weight, found.bias), sums.width, label_ids, scale)
+
+
+def laid_out(found: Linear | None, width: int, label_ids: Sequence[int], scale: float) -> Solved:
+    """Put what was found, if there was anything to find, into the rows asked for, as `solve` says."""
+    weight = torch.zeros(len(label_ids), width)
+    bias = torch.full((len(label_ids),), MASKED)
+    if found is None:
+        return Solved(weight, bias)
+    place = {label: row for row, label in enumerate(found.label_ids)}
     asked = [(row, place[label]) for row, label in enumerate(label_ids) if label in place]
     to, of = [row for row, _ in asked], [row for _, row in asked]
     weight[to] = (found.weight[of] * scale).float()

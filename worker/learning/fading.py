@@ -60,6 +60,12 @@ class Fading:
         """Give samples that arrived with these numbers another label; they stay as old as they are."""
         self.sums.relabel(features, before, after, backbone=backbone, weights=self._weights(arrivals))
 
+    def copy(self) -> "Fading":
+        """Copy it as `Sums.copy` does."""
+        copied = Fading(1, self.sums.backbone, self.factor)
+        copied.sums, copied.arrived = self.sums.copy(), self.arrived
+        return copied
+
     def tensors(self) -> dict[str, Tensor]:
         """Copy the state out, for a file."""
         return {

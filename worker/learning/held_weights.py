@@ -4,6 +4,7 @@ A penalty of this kind runs in every step over every parameter, so all of it is 
 the stepper adds its gradient, which is known in closed form, without asking autograd.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ class HeldWeights:
     def __init__(self, weights: list[nn.Parameter], points: list[Tensor], roots: list[Tensor] | Tensor) -> None:
         """`roots` are the square roots of the strengths: one tensor for each weight, or one number for all."""
         self._weights, self._points, self._roots = weights, points, roots
+        self._strength = float(roots) ** 2 if isinstance(roots, Tensor) else math.nan
 
     def __call__(self, step: Step | None = None) -> Tensor:
         """Give the scalar in a form that autograd understands."""
@@ -37,9 +39,13 @@ class HeldWeights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        held = _rows(gradients, self._points)
+        if isinstance(self._roots, Tensor):  # one strength for all: it need not be multiplied in twice
+            apart: tuple[Tensor, ...] = torch._foreach_sub(_rows(self._weights, self._points), self._points)  # noqa: SLF001
+            torch._foreach_add_(held, apart, alpha=self._strength)
+            return _squares(apart) * (self._strength / 2)
         moves, value = _moves(_rows(self._weights, self._points), self._points, self._roots)
-        torch._foreach_mul_(moves, self._roots)
-        torch._foreach_add_(_rows(gradients, self._points), moves)
+        torch._foreach_addcmul_(held, moves, self._roots)
         return value
 
 
@@ -60,8 +66,13 @@ class _HalfSquares(torch.autograd.Function):
 def _moves(weights: list[Tensor], points: list[Tensor], roots: list[Tensor] | Tensor) -> tuple[list[Tensor], Tensor]:
     moves = list(torch._foreach_sub(weights, points))  # noqa: SLF001
     torch._foreach_mul_(moves, roots)
+    return moves, _squares(moves) / 2
+
+
+def _squares(moves: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
     norms: tuple[Tensor, ...] = torch._foreach_norm(moves)  # noqa: SLF001
-    return moves, torch.stack(norms).square().sum() / 2
+    squares: Tensor = torch.stack(norms).norm().square()
+    return squares
 
 
 def _rows(tensors: list[nn.Parameter] | list[Tensor], points: list[Tensor]) -> list[Tensor]:

@@ -6,7 +6,8 @@ A row of the catalog in `closed_form`. Knows nothing of samples that come and go
 import torch
 from torch import Tensor
 
-from worker.learning.scatter import Discriminant, Scatter
+from worker.learning.increment import Increment, Solver
+from worker.learning.scatter import Centres, Discriminant, Linear, Scatter
 
 STRENGTHS = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 DEFAULT = 0.3
@@ -28,8 +29,7 @@ def solve(scatter: Scatter, strength: float, balanced: bool) -> Discriminant:
     V_c = n_c/n · V_pooled, as linear discriminant analysis has it, then Σ_c w_c V_c = Σ_c (n/C)/n · V_pooled =
     V_pooled: the one square suffices. Only this last step is an assumption, and with equal counts it is none.
     """
-    total, count = scatter.total, len(scatter.label_ids)
-    mass = torch.full_like(scatter.weights, total / count) if balanced else scatter.weights
+    total, mass = scatter.total, _mass(scatter, balanced)
     mean = (mass @ scatter.means) / total  # (width,)
     offsets = scatter.means - mean  # (labels, width)
     targets = offsets * mass[:, None]  # (labels, width)
@@ -41,6 +41,27 @@ def solve(scatter: Scatter, strength: float, balanced: bool) -> Discriminant:
     bias = mass / total - weight @ mean
     scale = _scale(total, mass, weight, targets, penalty)
     return Discriminant(weight * scale, bias * scale, factor, scale)
+
+
+def later(increment: Increment, strength: float, balanced: bool, solver: Solver) -> Linear:
+    """Give what `solve` gives for the scatter now, from the factor of the matrix it made of the one then.
+
+    The classes' own term changes too, in the directions of the means: by Tᵀ·diag(m)·T less the same then, T the places
+    of μ_c − μ̄.
+    """
+    then, now = increment.then, increment.now
+    mass_then, mass = _mass(then.centres, balanced), _mass(now, balanced)
+    places_then = torch.eye(len(mass_then), len(increment.directions), dtype=torch.float64)
+    at_then, at = _offsets(places_then, mass_then), _offsets(increment.places, mass)  # (labels, directions)
+    change = increment.change + (at.T * mass) @ at - (at_then.T * mass_then) @ at_then
+    apart_then, apart = _offsets(then.centres.means, mass_then), _offsets(now.means, mass)  # (labels, width)
+    width = apart.shape[1]
+    before = strength * then.level(then.spread + float(mass_then @ apart_then.square().sum(1)) / width)
+    penalty = strength * increment.level(increment.spread + float(mass @ apart.square().sum(1)) / width)
+    weight = solver(change, penalty - before, at * mass[:, None], before)
+    bias = mass / now.total - weight @ ((mass @ now.means) / now.total)
+    scale = _scale(now.total, mass, weight, apart * mass[:, None], penalty)
+    return Linear(now.label_ids, weight * scale, bias * scale)
 
 
 def left_out(
@@ -97,6 +118,14 @@ def _left_out_balanced(scatter: Scatter, solved: Discriminant, rows: Tensor, tar
     scores = mass * (plain - (ahead[:, None] @ inner)[:, 0])
     left: Tensor = (scores + 1 / count) * solved.scale
     return left
+
+
+def _mass(centres: Centres, balanced: bool) -> Tensor:
+    return torch.full_like(centres.weights, centres.total / len(centres.weights)) if balanced else centres.weights
+
+
+def _offsets(means: Tensor, mass: Tensor) -> Tensor:
+    return means - (mass @ means) / mass.sum()
 
 
 def _scale(total: float, mass: Tensor, weight: Tensor, targets: Tensor, penalty: float) -> float:

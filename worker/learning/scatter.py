@@ -10,27 +10,46 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Scatter:
-    """Labels in any order, none of them empty. All float64."""
+class Centres:
+    """Where the classes lie. Labels in any order, none of them empty. All float64."""
 
     label_ids: tuple[int, ...]
     means: Tensor  # (labels, width)
     weights: Tensor  # (labels,) samples, or less where they fade
     samples: Tensor  # (labels,) int64
-    within: Tensor  # (width, width) Σ (z − μ_y)(z − μ_y)ᵀ; the upper triangle is the one to read
-    energy: float  # mean over features of Σ z²
 
     @property
     def total(self) -> float:
         return float(self.weights.sum())
 
-    def level(self, square: Tensor) -> float:
-        """Give the mean of a square's diagonal, which a strength is relative to.
 
-        Where the samples do not vary, as with one of each class, the features' energy stands in, and 1 for that.
-        """
-        mean = float(square.diagonal().mean())
-        return mean if mean > 1e-10 * self.energy else self.energy or 1.0
+@dataclass(frozen=True)
+class Scatter(Centres):
+    """The same with the scatter around them."""
+
+    within: Tensor  # (width, width) Σ (z − μ_y)(z − μ_y)ᵀ; the upper triangle is the one to read
+    energy: float  # mean over features of Σ z²
+
+    def level(self, square: Tensor) -> float:
+        """Give the mean of a square's diagonal, which a strength is relative to."""
+        return level(float(square.diagonal().mean()), self.energy)
+
+
+def level(mean: float, energy: float) -> float:
+    """Give the mean of a diagonal, which a strength is relative to.
+
+    Where the samples do not vary, as with one of each class, the features' energy stands in, and 1 for that.
+    """
+    return mean if mean > 1e-10 * energy else energy or 1.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear score of each label, z ↦ zWᵀ + b, on the scale of log-probabilities. float64."""
+
+    label_ids: tuple[int, ...]
+    weight: Tensor  # (labels, width)
+    bias: Tensor  # (labels,)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ A row of the catalog in `closed_form`. Knows nothing of samples that come and go
 import torch
 from torch import Tensor
 
-from worker.learning.scatter import Discriminant, Scatter
+from worker.learning.increment import Increment, Solver
+from worker.learning.scatter import Discriminant, Linear, Scatter
 
 STRENGTHS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.97)
 DEFAULT = 0.3
@@ -30,6 +31,21 @@ def solve(scatter: Scatter, strength: float, balanced: bool = True) -> Discrimin
     weight = torch.cholesky_solve(offsets.T, factor, upper=True).T  # (labels, width)
     bias = -((scatter.means + mean) * weight).sum(1) / 2
     return Discriminant(weight, bias, factor, 1.0)
+
+
+def later(increment: Increment, strength: float, balanced: bool, solver: Solver) -> Linear:
+    """Give what `solve` gives for the scatter now, from the factor of the matrix A₀ it made of the one then.
+
+    With V = V₀ + ΔV, the matrix now is n₀/n·(A₀ + (1 − ε)/n₀·ΔV + ε/n₀·(v − v₀)·I), v the mean of V's diagonal.
+    """
+    then, now = increment.then, increment.now
+    total = then.centres.total
+    before = strength * then.level(then.spread) / total
+    shift = strength * increment.level(increment.spread) / total - before
+    wanted = increment.places - increment.places.mean(0)
+    weight = solver(increment.change * ((1 - strength) / total), shift, wanted, before) * (now.total / total)
+    bias = -((now.means + now.means.mean(0)) * weight).sum(1) / 2
+    return Linear(now.label_ids, weight, bias)
 
 
 def left_out(

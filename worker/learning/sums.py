@@ -5,19 +5,30 @@ Filled by the fast lane, one claim at a time, and rebuilt from cached features a
 of the backbone that made them, because features of two backbones must never meet in one sum.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from worker.learning.failure import LearningFailed
-from worker.learning.scatter import Scatter
+from worker.learning.scatter import Centres, Scatter
 
 _FORMAT = 1
 _CHUNK = 1024  # rows turned into float64 at a time
 _WAITING = 64  # rows that wait at most to be multiplied together: one alone costs a pass over the whole square
 _FADED = 1e-30  # of a sample's weight: below it a class has left a sum that forgets
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """Samples that came, or went where their weights are below zero. Not to be changed: copies of sums share it."""
+
+    rows: Tensor  # (n, width) float64
+    label_ids: tuple[int, ...]
+    weights: Tensor  # (n,) float64
 
 
 class Sums:
@@ -37,7 +48,14 @@ class Sums:
         self._weights = torch.zeros(0, dtype=torch.float64)  # (labels,)
         self._samples = torch.zeros(0, dtype=torch.int64)  # (labels,)
         self._rows: dict[int, int] = {}
-        self._waiting: list[tuple[Tensor, Tensor]] = []  # pairs (n, width) whose product the square still lacks
+        self._waiting: list[Moved] = []  # what the square still lacks; the other sums have it
+        self._shared = False  # whether a copy reads the same square
+        self.settled = object()  # stands for the square as it is: another object, another square
+
+    @property
+    def waiting(self) -> tuple[Moved, ...]:
+        """What came and went since the square was as `settled` says."""
+        return tuple(self._waiting)
 
     @property
     def samples(self) -> int:
@@ -87,7 +105,7 @@ class Sums:
         self._weights[empty] = 0.0
         if bool(empty.all()):
             self._waiting.clear()
-            self._gram.zero_()
+            self._square(torch.zeros_like(self._gram))
 
     def relabel(
         self,
@@ -103,10 +121,19 @@ class Sums:
         self.subtract(features, before, backbone=backbone, weights=weights)
         self.add(features, after, backbone=backbone, weights=weights)
 
+    def copy(self) -> "Sums":
+        """Copy all but the square, which both read until one of them changes it."""
+        self._shared = True
+        copied = copy.copy(self)
+        own = {name: getattr(self, name).clone() for name in ("_totals", "_weights", "_samples")}
+        vars(copied).update(own, _rows=dict(self._rows), _waiting=list(self._waiting))
+        return copied
+
     def fade(self, factor: float) -> None:
         """Multiply all that is in by a factor: what came before counts that much less."""
         self._multiply()
-        for tensor in (self._gram, self._totals, self._weights):
+        self._square(self._gram * factor if self._shared else self._gram.mul_(factor))
+        for tensor in (self._totals, self._weights):
             tensor.mul_(factor)
 
     def require(self, features: Tensor, label_ids: Sequence[int], *, backbone: str) -> None:
@@ -133,17 +160,23 @@ class Sums:
 
         Σ_c Σ_{i in c} w_i (z_i − μ_c)(z_i − μ_c)ᵀ = G − Σ_c n_c μ_c μ_cᵀ. Raises LearningFailed when nothing is in.
         """
-        samples, summed = self._samples.tolist(), self._weights.tolist()
-        present = [(label, row) for label, row in self._rows.items() if samples[row] and summed[row] > _FADED]
-        if not present:
+        centres = self.centres()
+        if not centres.label_ids:
             raise LearningFailed("There is no sample to solve a head from; teach at least one.")
         self._multiply()
+        means, weights = centres.means, centres.weights
+        within = torch.addmm(self._gram, (means * weights[:, None]).T, means, alpha=-1)
+        energy = float(self._gram.diagonal().mean())
+        return Scatter(centres.label_ids, means, weights, centres.samples, within, energy)
+
+    def centres(self) -> Centres:
+        """Give the class means as they are now; labels without samples are left out."""
+        samples, summed = self._samples.tolist(), self._weights.tolist()
+        present = [(label, row) for label, row in self._rows.items() if samples[row] and summed[row] > _FADED]
         rows = [row for _, row in present]
         weights = self._weights[rows]
         means = self._totals[rows] / weights[:, None]  # (labels, width)
-        within = torch.addmm(self._gram, (means * weights[:, None]).T, means, alpha=-1)
-        energy = float(self._gram.diagonal().mean())
-        return Scatter(tuple(label for label, _ in present), means, weights, self._samples[rows], within, energy)
+        return Centres(tuple(label for label, _ in present), means, weights, self._samples[rows])
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy the sums out, for a file: of the symmetric square only the upper triangle."""
@@ -191,8 +224,8 @@ class Sums:
         for part in _chunks(len(rows)):
             z = features[part].detach().to("cpu", torch.float64, copy=True)
             weighted = z if weights is None else z * counted[part, None]
-            self._waiting.append((weighted * sign, z))
-            if sum(len(waiting) for _, waiting in self._waiting) >= _WAITING:
+            self._waiting.append(Moved(z, tuple(label_ids[part]), counted[part] * sign))
+            if sum(len(moved.rows) for moved in self._waiting) >= _WAITING:
                 self._multiply()
             self._totals.index_add_(0, rows[part], weighted, alpha=sign)
         self._weights.index_add_(0, rows, counted, alpha=sign)
@@ -200,9 +233,15 @@ class Sums:
 
     def _multiply(self) -> None:
         if self._waiting:
-            weighted, rows = (torch.cat(side) for side in zip(*self._waiting, strict=True))
-            self._gram.addmm_(weighted.T, rows)
+            rows = torch.cat([moved.rows for moved in self._waiting])
+            weighted = rows * torch.cat([moved.weights for moved in self._waiting])[:, None]
+            self._square((torch.addmm if self._shared else Tensor.addmm_)(self._gram, weighted.T, rows))
             self._waiting.clear()
+
+    def _square(self, gram: Tensor) -> None:
+        """Take this as the square: the old one, changed, or a new one where a copy still reads the old one."""
+        self._shared = self._shared and gram is self._gram
+        self._gram, self.settled = gram, object()
 
 
 def _chunks(count: int) -> Iterator[slice]:
