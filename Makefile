@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up test check lock bench bench-learning
+.PHONY: install demo up test check lock bench bench-learning bench-serving
 
 install: $(STAMP)
 
@@ -40,8 +40,16 @@ bench: install
 	$(BIN)/python benchmarks/first_taught.py
 	$(BIN)/python benchmarks/fast_labels.py
 	$(BIN)/python benchmarks/intake.py
+	$(BIN)/python benchmarks/learned_swaps.py
 	$(BIN)/python benchmarks/swap_under_load.py
 	$(BIN)/python benchmarks/fashion_mnist.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 bench-learning: install
 	$(BIN)/python benchmarks/learning/run.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+
+bench-serving: install
+	$(BIN)/python benchmarks/serving/peers.py install
+	$(BIN)/python benchmarks/serving/run.py $(ARGS)
+	$(BIN)/python benchmarks/serving/overload.py
+	$(BIN)/python benchmarks/serving/soak.py
+	$(BIN)/python benchmarks/serving/thousand_swaps.py

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,10 +42,12 @@ class Stock:
     def __init__(self, folder: Path, *, architecture: str, size: int, versions: int) -> None:
         self.key = f"prn_{secrets.token_urlsafe(32)}"
         self.url = ""
+        self.live = 1
         self._folder = folder
         self._architecture = architecture
         self._size = size
         self._versions = versions
+        self._turn = cycle(range(2, versions + 2))
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,6 +58,10 @@ class Stock:
     def promote(self, number: int) -> dict[str, Any]:
         """Make a version live; the answer comes when the server serves it."""
         return self._post(f"versions/{number}/promote", {"force": True, "reason": "benchmark"})
+
+    def promote_next(self) -> dict[str, Any]:
+        """Make the version after the one promoted last live, in turn; what is live already is passed over."""
+        return self.promote(next(number for number in self._turn if number != self.live))
 
     def roll_back(self) -> dict[str, Any]:
         return self._post("rollback", {"pin": False, "reason": "benchmark"})
@@ -79,7 +86,7 @@ class Stock:
             if self._server.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("The server did not start.")
             time.sleep(0.1)
-        self.promote(2)
+        self.promote_next()
         return self
 
     def __exit__(
@@ -100,6 +107,7 @@ class Stock:
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         assert not found["stragglers"], found
+        self.live = found["live"]
         return found
 
     def _ready(self) -> bool:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from io import BytesIO
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +52,22 @@ class Load:
         return found
 
 
-def swapped(stock: Stock, load: Load, numbers: "cycle[int]") -> list[float]:
+def swapped(stock: Stock, load: Load) -> list[float]:
     """Make another version live each second while the load runs; give the milliseconds until each was served."""
     took = []
     due = time.monotonic() + 0.5
     while load.runs():
         time.sleep(max(0.0, due - time.monotonic()))
         if load.runs():
-            took.append(float(stock.promote(next(numbers))["took_ms"]))
+            took.append(float(stock.promote_next()["took_ms"]))
         due += 1.0
     return took
 
 
-def rollbacks(stock: Stock, numbers: "cycle[int]", count: int) -> list[float]:
+def rollbacks(stock: Stock, count: int) -> list[float]:
     took = []
     for _ in range(count):
-        stock.promote(next(numbers))
+        stock.promote_next()
         took.append(float(stock.roll_back()["took_ms"]))
     return took
 
@@ -81,7 +80,6 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=64)
     arguments = parser.parse_args()
     before, during, took = [], [], []
-    numbers = cycle([*range(3, VERSIONS + 2), 2])  # version 2 is live at the start
     with tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder:
         body = Path(folder) / "picture.jpg"
         body.write_bytes(picture(arguments.size))
@@ -91,11 +89,11 @@ def main() -> int:
             for _ in range(arguments.rounds):
                 before.append(Load(stock, body, arguments.seconds).found())
                 load = Load(stock, body, arguments.seconds)
-                took += swapped(stock, load, numbers)
+                took += swapped(stock, load)
                 during.append(load.found())
-            idle = rollbacks(stock, numbers, 5)
+            idle = rollbacks(stock, 5)
             load = Load(stock, body, 6)
-            loaded = rollbacks(stock, numbers, 5)
+            loaded = rollbacks(stock, 5)
             load.found()
     slowest = [[one["max_ms"] for one in runs] for runs in (before, during)]
     calm, swapping = (statistics.median(one) for one in slowest)

@@ -1,7 +1,6 @@
 """`python -m worker`: the process that learns. Everything it is made of is put together here and nowhere else."""
 
 import importlib
-import os
 import signal
 import sys
 import threading
@@ -28,6 +27,7 @@ from app.storage.retention import Retention
 from app.storage.weights import WeightStore
 from worker.attempt import Stores
 from worker.loop import Loop, Pace
+from worker.priority import step_back
 from worker.update import Updater
 
 log = get_logger(__name__)
@@ -41,7 +41,7 @@ def main() -> int:
     settings = Settings()
     configure(settings.log_level, settings.log_format)
     stop = _stop_on_signals()
-    os.nice(settings.worker_nice)
+    step_back(settings.worker_scheduling, settings.worker_nice)
     torch.set_num_threads(settings.worker_threads)
     try:
         device = choose_device(settings.device)
@@ -53,7 +53,9 @@ def main() -> int:
         return 1
     # Whatever optimizer comes first imports it, for some seconds: better before the first label than after.
     importlib.import_module("torch._dynamo")
-    log.info("worker started", device=str(device), threads=settings.worker_threads, nice=settings.worker_nice)
+    log.info(
+        "worker started", device=str(device), threads=settings.worker_threads, scheduling=settings.worker_scheduling
+    )
     try:
         loop.run()
     finally:

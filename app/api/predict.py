@@ -23,6 +23,21 @@ from app.errors import PerennialError
 from app.storage.predictions import PredictionRecord
 from app.storage.tables import Prediction
 
+
+class Answered(Response):
+    """A JSON text made by a version; its headers are written as they go out, since one is made for each request."""
+
+    def __init__(self, body: bytes, version: int) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json"),
+            (b"x-model-version", str(version).encode()),
+        ]
+
+
 router = APIRouter(prefix="/v1/models/{model}", tags=["predict"])
 
 
@@ -52,10 +67,11 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
         answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
-        parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
+        parts.metrics.rejected(known, type(error).__name__)
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)
+    answered = time.perf_counter()
     records = records_of(predictor, contents, answers)
     parts.writer.write(records)
     body = to_json(
@@ -65,8 +81,10 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
             "predictions": [prediction_of(record.id, one) for record, one in zip(records, answers, strict=True)],
         }
     )
-    parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
-    return Response(body, media_type="application/json", headers={"X-Model-Version": str(predictor.version)})
+    ended = time.perf_counter()
+    parts.metrics.encoded(model, ended - answered)
+    parts.metrics.answered(model, predictor.version, len(records), ended - started)
+    return Answered(body, predictor.version)
 
 
 @router.get(

@@ -1,10 +1,11 @@
-"""Two child processes kept alive: a server and a worker, started, watched, restarted with back-off, stopped.
+"""Child processes kept alive, servers and a worker: started, watched, restarted with back-off, stopped.
 
 Called by `perennial up`. Knows nothing of models or the database: only commands, a listening socket and signals.
 
 The supervisor owns the listening socket and hands it to each server it starts, so that requests which come while
-a dead server is replaced wait for the next one instead of being refused. Children run in sessions of their own:
-Ctrl-C in a terminal reaches the supervisor alone, which then stops them in order.
+a dead server is replaced wait for the next one instead of being refused. Children run in process groups of their
+own: Ctrl-C in a terminal reaches the supervisor alone, which then stops them in order. Their session is one, since
+Linux may group processes by session and share processors evenly among groups, whatever the priorities within.
 """
 
 import ctypes
@@ -65,7 +66,7 @@ class Child:
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             pass_fds=self.files,
-            start_new_session=True,
+            process_group=0,
             preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  the supervisor has a single thread
         )
 

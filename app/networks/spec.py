@@ -29,6 +29,11 @@ class NetworkSpec:
     seed: int = 0
     projection: int = 0
 
+    @property
+    def form(self) -> str:
+        """What networks have in common that are built and run alike, whatever they learned."""
+        return f"{self.architecture} {self.input.model_dump_json()} {self.weights is None}"
+
     def grown(self, label_ids: tuple[int, ...]) -> "NetworkSpec":
         """The same spec with rows appended for `label_ids`; those already there are skipped."""
         new = tuple(dict.fromkeys(label for label in label_ids if label not in self.labels))

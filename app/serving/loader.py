@@ -4,7 +4,6 @@ Called off the event loop, by the Refresher's loading threads and by PinnedVersi
 """
 
 from collections import deque
-from collections.abc import Hashable
 from weakref import WeakSet, finalize
 
 import torch
@@ -14,7 +13,7 @@ from app.errors import Corrupt, FilesGone
 from app.loading import VersionLoader
 from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import Pause, go_on
-from app.networks.spec import NetworkSpec
+from app.serving.execution import Executions, Options
 from app.serving.predictor import Predictor
 from app.serving.recent_inputs import RecentInputs
 from app.serving.warm_up import warm_up
@@ -25,14 +24,23 @@ from app.storage.tables import FileState, Model, Version
 class PredictorLoader:
     """Loads a version, names its labels and warms it up."""
 
-    def __init__(self, registry: ModelRegistry, versions: VersionLoader, *, device: str, pause: Pause = go_on) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        versions: VersionLoader,
+        *,
+        device: str,
+        options: Options | None = None,
+        pause: Pause = go_on,
+    ) -> None:
         """`versions` must load onto `device`; `pause` is called between the passes of the warm-up."""
         self._registry = registry
         self._versions = versions
         self._device = torch.device(device)
+        self._executions = Executions(self._device, options or Options(), pause)
         self._pause = pause
         self._gone: deque[int] = deque()  # versions that were let go; a deque needs no lock in a finalizer
-        self._known_sizes: dict[Hashable, set[int]] = {}  # batch sizes that were tried, by the form of the network
+        self._known_sizes: dict[str, set[int]] = {}  # batch sizes that were tried, by the form of the network
         self._warmed: WeakSet[nn.Module] = WeakSet()  # backbones that have answered
 
     def load(self, model: Model, version: Version, recent: RecentInputs | None = None) -> Predictor:
@@ -58,8 +66,9 @@ class PredictorLoader:
             labels=[names[label] for label in network.spec.labels],
             device=self._device,
             recent=recent,
+            execution=self._executions.of(network),
         )
-        known = self._known_sizes.setdefault(_form(network.spec), set())
+        known = self._known_sizes.setdefault(network.spec.form, set())
         known.update(
             warm_up(
                 predictor,
@@ -73,12 +82,12 @@ class PredictorLoader:
         finalize(predictor, self._gone.append, predictor.version).atexit = False
         return predictor
 
+    def settle(self, predictor: Predictor) -> None:
+        """Find the soonest way to run what is served now; the version answers meanwhile."""
+        self._executions.prepare(predictor.network)
+
     def let_go(self) -> bool:
         """Say whether a version that was loaded here has gone since the last call: memory can be given back."""
         gone = bool(self._gone)
         self._gone.clear()
         return gone
-
-
-def _form(spec: NetworkSpec) -> Hashable:
-    return spec.architecture, spec.input.model_dump_json(), spec.weights is None

@@ -17,9 +17,12 @@ from app.errors import MissingBase, PerennialError
 from app.log import get_logger
 from app.serving.host_memory import give_back
 from app.serving.live_model import LiveModel, LiveModels
+from app.serving.load_attempt import LoadAttempt
 from app.serving.loader import PredictorLoader
 from app.serving.pace import step_back
 from app.serving.predictor import Predictor
+from app.serving.swap_report import SwapReport
+from app.storage.learning_figures import LabelAges
 from app.storage.registry import Assigned, ModelRegistry
 from app.storage.servers import ServerRoster, ServingReport
 from app.storage.tables import AssignmentRole
@@ -28,19 +31,6 @@ log = get_logger(__name__)
 
 LOADING_THREADS = 2
 BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
-FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 30.0
-
-
-@dataclass
-class Attempt:
-    """Where the loading of one assigned version stands; touched under the Refresher's lock only."""
-
-    version_id: str
-    epoch: int
-    loading: bool = False
-    failures: int = 0
-    not_before: float = 0.0  # by the Refresher's clock
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,10 @@ class Refresher:
         poll_seconds: float,
         configure: Callable[[str, Batching], None] = lambda _name, _batching: None,
         clock: Callable[[], float] = time.monotonic,
+        label_ages: Callable[[str], LabelAges | None] | None = None,
+        swapped: Callable[[SwapReport], None] | None = None,
     ) -> None:
+        """`swapped` is told of every version that is served from now on, with what `label_ages` says of it."""
         self._registry = registry
         self._roster = roster
         self._loader = loader
@@ -72,10 +65,12 @@ class Refresher:
         self._poll_seconds = poll_seconds
         self._configure = configure
         self._clock = clock
+        self._label_ages = label_ages
+        self._swapped = swapped
         self._server_id: str | None = None
         self._reported: list[ServingReport] | None = None
         self._next_beat = 0.0
-        self._attempts: dict[int, Attempt] = {}  # by model id
+        self._attempts: dict[int, LoadAttempt] = {}  # by model id
         self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
         self._told: dict[int, int] = {}  # model id → epoch served, as last reported
         self._seen_assignments = False
@@ -96,6 +91,8 @@ class Refresher:
         """End the threads and sign off; what is served stays in memory for requests still in work."""
         self._stopping.set()
         self._waking.set()
+        with self._state:
+            self._state.notify_all()  # whoever waits until it is ready
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         self._loading.shutdown(wait=True, cancel_futures=True)
@@ -113,6 +110,11 @@ class Refresher:
                 degraded=tuple(live.name for live in mine if live.current is not None and live.error is not None),
             )
 
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Wait until every model has an answer here; False if that takes longer."""
+        with self._state:
+            return self._state.wait_for(lambda: self._stopping.is_set() or not self.readiness().waiting, seconds)
+
     def wait_for(self, model_id: int, epoch: int, seconds: float) -> bool:
         """Wait until this process serves that epoch of the model or a later one, and the roster says so."""
         self.wake()
@@ -128,6 +130,7 @@ class Refresher:
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
             self._seen_assignments = True
+            self._state.notify_all()
         self._report()
         if self._loader.let_go():
             self._loading.submit(give_back)
@@ -155,16 +158,19 @@ class Refresher:
         with self._state:
             attempt = self._attempts.get(one.model.id)
             if attempt is None or (attempt.version_id, attempt.epoch) != (one.version.id, one.epoch):
-                attempt = self._attempts[one.model.id] = Attempt(one.version.id, one.epoch)
+                attempt = self._attempts[one.model.id] = LoadAttempt(one.version.id, one.epoch)
             if attempt.loading or self._clock() < attempt.not_before:
                 return
             attempt.loading = True
         self._loading.submit(self._load, live, one, attempt)
 
-    def _load(self, live: LiveModel, one: Assigned, attempt: Attempt) -> None:
+    def _load(self, live: LiveModel, one: Assigned, attempt: LoadAttempt) -> None:
         try:
+            started = time.perf_counter()
             predictor = self._loader.load(one.model, one.version, live.recent)
-            self._publish(live, predictor, one.epoch)
+            self._publish(live, predictor, one.epoch, load_seconds=time.perf_counter() - started)
+            if not self._stopping.is_set():
+                self._loading.submit(self._settle, live, predictor)
         except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
             self._failed(live, one, attempt, error)
         finally:
@@ -172,11 +178,14 @@ class Refresher:
                 attempt.loading = False
             self.wake()  # report at once
 
-    def _failed(self, live: LiveModel, one: Assigned, attempt: Attempt, error: Exception) -> None:
+    def _settle(self, live: LiveModel, predictor: Predictor) -> None:
+        served = live.current
+        if served is not None and served.predictor is predictor:  # else a newer one came meanwhile
+            self._quietly("settle", lambda: self._loader.settle(predictor))
+
+    def _failed(self, live: LiveModel, one: Assigned, attempt: LoadAttempt, error: Exception) -> None:
         with self._state:
-            attempt.failures += 1
-            delay = min(FIRST_RETRY_SECONDS * 2 ** (attempt.failures - 1), LAST_RETRY_SECONDS)
-            attempt.not_before = self._clock() + delay
+            delay = attempt.fail(self._clock())
             overtaken = self._attempts.get(one.model.id) is not attempt
         if overtaken or (live.current is not None and live.current.epoch >= one.epoch):
             log.info("failed load of no more concern", model=live.name, version=one.version.number, error=str(error))
@@ -222,9 +231,20 @@ class Refresher:
             log.warning("ancestor not loaded", model=one.model.name, version=version_id, error=str(error))
             return None
 
-    def _publish(self, live: LiveModel, predictor: Predictor, epoch: int, error: str | None = None) -> None:
+    def _publish(
+        self,
+        live: LiveModel,
+        predictor: Predictor,
+        epoch: int,
+        *,
+        error: str | None = None,
+        load_seconds: float | None = None,
+    ) -> None:
         before = live.current
-        if not live.publish(predictor, epoch):
+        started = time.perf_counter()
+        published = live.publish(predictor, epoch)
+        swap_seconds = time.perf_counter() - started
+        if not published:
             log.info("late load dropped", model=live.name, version=predictor.version, epoch=epoch)
             return
         live.error = error
@@ -234,6 +254,23 @@ class Refresher:
             version=predictor.version,
             before=None if before is None else before.predictor.version,
             epoch=epoch,
+        )
+        new = load_seconds is not None and before is not None and before.predictor.version < predictor.version
+        self._quietly("count", lambda: self._count(predictor, swap_seconds, load_seconds, new=new))
+
+    def _count(self, predictor: Predictor, swap_seconds: float, load_seconds: float | None, *, new: bool) -> None:
+        if self._swapped is None:
+            return
+        ages = self._label_ages(predictor.version_id) if new and self._label_ages is not None else None
+        self._swapped(
+            SwapReport(
+                model=predictor.model,
+                version=predictor.version,
+                swap_seconds=swap_seconds,
+                load_seconds=load_seconds,
+                newest_label_seconds=None if ages is None else ages.newest,
+                oldest_label_seconds=None if ages is None else ages.oldest,
+            )
         )
 
     def _report(self) -> None:

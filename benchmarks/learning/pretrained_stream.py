@@ -132,7 +132,7 @@ def through_the_service(
     arguments: argparse.Namespace, taught: Sequence[Picture], late: Sequence[Picture], test: Sequence[Picture]
 ) -> dict[str, Any]:
     """Everything over HTTP, in a folder of its own."""
-    settings = {"PERENNIAL_WORKER_NICE": arguments.worker_nice}
+    settings = {"PERENNIAL_WORKER_SCHEDULING": "nice", "PERENNIAL_WORKER_NICE": arguments.worker_nice}
     with (
         tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder,
         Instance(Path(folder) / "data", settings=settings) as instance,

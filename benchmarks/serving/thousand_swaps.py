@@ -7,7 +7,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-from itertools import cycle
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -39,13 +38,12 @@ def main() -> int:
     parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--size", type=int, default=32)
     arguments = parser.parse_args()
-    numbers = cycle([*range(3, VERSIONS + 2), 2])  # version 2 is live at the start
     memory, files, maps, took = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder:
         form = {"architecture": arguments.architecture, "size": arguments.size, "versions": VERSIONS}
         with Stock(Path(folder) / "data", **form) as stock:
             for _ in range(arguments.swaps):
-                took.append(stock.promote(next(numbers))["took_ms"])
+                took.append(stock.promote_next()["took_ms"])
                 memory.append(resident(stock.pid))
                 files.append(open_files(stock.pid))
                 maps.append(weight_maps(stock.pid))

@@ -147,3 +147,24 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+def test_a_child_is_deaf_to_ctrl_c_but_of_the_supervisors_session(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    command = program(
+        tmp_path,
+        "grouped",
+        f"""
+        import os, pathlib, signal
+        pathlib.Path({str(seen)!r}).write_text(f"{{os.getpgid(0)}}\\n{{os.getsid(0)}}\\n")
+        signal.pause()
+        """,
+    )
+
+    watcher = signal_when(lambda: len(lines_of(seen)) == 2)
+    Supervisor([Child("grouped", command, os.environ, answers=lambda: True)]).run()
+    watcher.join()
+
+    group, session = map(int, lines_of(seen))
+    assert group != os.getpgid(0)
+    assert session == os.getsid(0)
