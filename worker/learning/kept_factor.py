@@ -38,9 +38,19 @@ class _Kept:
     strength: float
     then: Then
     factor: Tensor  # (width, width) upper triangular U, A = UᵀU
-    directions: Tensor  # (labels then, width)
-    powers: list[Tensor] = field(default_factory=list)  # of the directions, (labels then, width) each
-    since: dict[Moved, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)  # directions (n, width), powers
+    directions: Tensor  # (labels then + few, width)
+    known: tuple[Moved, ...] = ()  # whose directions stand after those of the labels
+    powers: list[Tensor] = field(default_factory=list)  # of the first of the directions, (as many or fewer, width) each
+
+    def follow(self, since: tuple[Moved, ...]) -> None:
+        """Have the directions of these samples; what was solved for those that are known stays."""
+        same = 0
+        while same < min(len(self.known), len(since)) and self.known[same] is since[same]:
+            same += 1
+        rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in since[:same])
+        fresh = [directions_of(self.then, moved) for moved in since[same:]]
+        self.directions, self.known = torch.cat([self.directions[:rows], *fresh]), since
+        self.powers = [power[:rows] for power in self.powers]
 
 
 class KeptFactor:
@@ -89,13 +99,12 @@ class KeptFactor:
 
     def _later(self, kept: _Kept, sums: Sums) -> Linear:
         since = sums.waiting
-        labels = len(kept.directions)
+        labels = len(kept.then.centres.label_ids)
         few = sum(len(moved.rows) for moved in since)
         if (labels + few) * _SHARE > sums.width:
             raise _Dear
-        kept.since = {moved: kept.since.get(moved) or (directions_of(kept.then, moved), []) for moved in since}
-        directions = torch.cat([kept.directions, *(found for found, _ in kept.since.values())])
-        step = increment(kept.then, sums.centres(), since, directions)
+        kept.follow(since)
+        step = increment(kept.then, sums.centres(), since, kept.directions)
 
         def solve(change: Tensor, shift: float, wanted: Tensor, least: float) -> Tensor:
             """X of (A + Bᵀ·change·B + shift·I) Xᵀ = Bᵀ wantedᵀ, B the directions, `least` below A's eigenvalues.
@@ -103,7 +112,7 @@ class KeptFactor:
             With Y = (A + shift·I)⁻¹Bᵀ it is X = wanted (I + change·BY)⁻ᵀ Yᵀ: both sides multiplied by the bracket.
             """
             y = self._shifted(kept, shift, least)  # (directions, width)
-            inner = torch.eye(len(y), dtype=torch.float64) + change @ (directions @ y.T)
+            inner = torch.eye(len(y), dtype=torch.float64) + change @ (kept.directions @ y.T)
             inverse, failed = torch.linalg.inv_ex(inner)
             if int(failed) or not float(torch.linalg.matrix_norm(inverse, 1)) < _MOST_GROWTH:
                 raise _Dear
@@ -123,16 +132,20 @@ class KeptFactor:
         Chebyshev's points there.
         """
         coefficients = _nearest(_rounded(shift / least))
-        blocks = [(kept.directions, kept.powers), *kept.since.values()]
-        missing = sum(len(rows) * max(0, len(coefficients) - len(powers)) for rows, powers in blocks[1:])
+        count, labels = len(kept.directions), len(kept.then.centres.label_ids)
+        there = [len(power) for power in kept.powers] + [0] * len(coefficients)
+        missing = sum(count - max(labels, rows) for rows in there[: len(coefficients)])
         if missing * _SHARE > kept.factor.shape[0]:
             raise _Dear
-        for rows, powers in blocks:
-            while len(powers) < len(coefficients):
-                powers.append(_solved(kept.factor, powers[-1] if powers else rows))
-        total = torch.cat([powers[0] for _, powers in blocks]) * coefficients[0]
-        for number, coefficient in enumerate(coefficients[1:], 1):
-            total.add_(torch.cat([powers[number] for _, powers in blocks]), alpha=coefficient * shift**number)
+        before, total = kept.directions, torch.zeros_like(kept.directions)
+        for number, coefficient in enumerate(coefficients):
+            if number == len(kept.powers):
+                kept.powers.append(before[:0])
+            power = kept.powers[number]
+            if len(power) < count:
+                power = kept.powers[number] = torch.cat([power, _solved(kept.factor, before[len(power) :])])
+            total.add_(power, alpha=coefficient * shift**number)
+            before = power
         return total
 
 
