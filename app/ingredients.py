@@ -148,6 +148,13 @@ class Softmax(Strict):
 
 
 class _ClosedForm(Strict):
+    power: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Exponent that a picture's features are raised to before the head, their signs kept; null leaves "
+        "them as the backbone makes them. Vectors of numbers always stay as they are.",
+    )
     projection: int = Field(
         default=0,
         ge=0,

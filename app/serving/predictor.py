@@ -117,7 +117,7 @@ class Predictor:
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = self._network.head(self._network.projection(features))
+            logits: Tensor = self._network.head(self._network.fed(features))
             return logits.float().cpu()  # (batch, labels)
 
 
