@@ -23,5 +23,5 @@ class Power(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, width) to (batch, width)."""
-        size = (features.abs() + _NEAR_ZERO).pow(self.exponent) - _NEAR_ZERO**self.exponent
+        size: Tensor = (features.abs() + _NEAR_ZERO) ** self.exponent - _NEAR_ZERO**self.exponent
         return features.sign() * size

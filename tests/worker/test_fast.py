@@ -318,6 +318,37 @@ def test_a_projection_is_fed_and_may_be_changed(school: School) -> None:
     assert difference(school, model) < SAME
 
 
+@pytest.mark.parametrize("projection", [0, 150])
+def test_a_power_of_pictures_is_fed_and_may_be_changed(school: School, projection: int) -> None:
+    plain = {**SLDA, "head": {"kind": "slda", "projection": projection}}
+    model = school.create(architecture="small_cnn", **plain)
+    updater = school.updater()
+    school.post(model, range(250))
+    assert school.learn(model, updater).spec["power"] is None
+    school.change_recipe(model, **{**plain, "head": {**plain["head"], "power": 0.5}})
+    ids = school.post(model, range(250, 300))
+    version = school.learn(model, updater)
+    assert version.verdict == Verdict.PROMOTED, version.reason
+    assert version.spec["power"] == 0.5
+    assert version.metrics["head"]["samples"] == len(contents(school, model))
+    assert difference(school, model) < (1e-4 if projection else SAME)
+    learned = {one.sample_id for one in school.line.learned(model)}
+    school.intake.withdraw(model, next(one for one in ids if one in learned), "tester")
+    assert school.learn(model).metrics["head"]["samples"] == len(learned) - 1
+    assert difference(school, model) < (1e-4 if projection else SAME)
+    school.change_recipe(model, **plain)
+    school.post(model, [300])
+    assert school.learn(model, updater).spec["power"] is None
+    assert difference(school, model) < (1e-4 if projection else SAME)
+
+
+def test_vectors_of_numbers_are_raised_to_no_power(school: School) -> None:
+    model = school.create(architecture="linear", **{**SLDA, "head": {"kind": "slda", "power": 0.5}})
+    school.post(model, range(100))
+    assert school.learn(model).spec["power"] is None
+    assert difference(school, model) < SAME
+
+
 def test_a_living_model_changes_from_softmax_to_ridge_and_back(school: School) -> None:
     model = school.create()
     updater = school.updater()
