@@ -192,6 +192,12 @@ class SLDA(_ClosedForm):
         le=1,
         description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance; null is chosen by leaving samples out.",
     )
+    refinement: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Steps of logistic regression that the solved head takes over all learned samples.",
+    )
 
 
 Head = Annotated[Softmax | Ridge | SLDA, Field(discriminator="kind")]

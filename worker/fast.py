@@ -64,7 +64,7 @@ class FastLane:
             if not changed and labels == parent.spec.labels and bench.backbone == live.backbone:
                 return self._unchanged(attempt, live, material, taught)
             self._sums.chosen(attempt, taught, sight, bench)
-            solved = taught.heads(recipe, labels)
+            solved = self._sums.heads(attempt, taught, labels, sight, bench)
             serves = track.better.serving if len(solved) > 1 else HEADS[0]
             candidate = Seer(with_head(bench.network, labels, solved[HEADS.index(serves)]), bench.backbone)
         attempt.kill_point("after_training")

@@ -15,6 +15,7 @@ from torch import Tensor
 from app.recipe import Recipe
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
 from worker.learning.fading import Fading
+from worker.learning.refinement import refined
 from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
@@ -88,10 +89,20 @@ class Taught:
                 self.arrivals.update(zip((change.content_digest for change in come), numbers, strict=True))
         self.unsaved += len(changes)
 
-    def heads(self, recipe: Recipe, label_ids: Sequence[int]) -> list[Solved]:
-        """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets."""
+    def heads(
+        self, recipe: Recipe, label_ids: Sequence[int], features: Mapping[str, Tensor] | None = None
+    ) -> list[Solved]:
+        """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets.
+
+        Given features of the contents, by digest, the head is refined by them as the recipe wants it.
+        """
         settings = settings_of(recipe)
         strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
+        if features and refinement(recipe):
+            shrinkage = settings.strength or strength or 0.0
+            labels = self.tally.contents()
+            steps = refinement(recipe)
+            return [refined(self.sums, label_ids, features, labels, steps=steps, shrinkage=shrinkage, scale=scale)]
         sums = [self.sums] if self.fading is None else [self.sums, self.fading.sums]
         return [solve(one, settings, label_ids, strength=strength, scale=scale) for one in sums]
 
@@ -140,6 +151,11 @@ class Taught:
 def beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a saved learner state holds that is not of this module."""
     return {name: tensor for name, tensor in tensors.items() if not name.startswith((_SUMS, _FADING, _TALLY))}
+
+
+def refinement(recipe: Recipe) -> int:
+    """How many steps of logistic regression the recipe wants after the closed form."""
+    return recipe.head.refinement if recipe.head.kind == "slda" else 0
 
 
 def settings_of(recipe: Recipe) -> ClosedFormSettings:

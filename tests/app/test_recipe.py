@@ -147,6 +147,12 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str, str]] = [
         "penalties",
         "takes no gradient steps",
     ),
+    (
+        "steps over all samples where older ones fade",
+        {"head": {"kind": "slda", "refinement": 2, "forgetting": 0.99}, "trainable": "head"},
+        "head.refinement",
+        "choose refinement 0 or forgetting 1",
+    ),
     ("dropout where nothing moves", {"based_on": "frozen-backbone", "dropout": 0.5}, "dropout", "dropout 0"),
     (
         "fusion where nothing moves",

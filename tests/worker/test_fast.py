@@ -318,6 +318,27 @@ def test_a_projection_is_fed_and_may_be_changed(school: School) -> None:
     assert difference(school, model) < SAME
 
 
+def test_a_refined_head_is_the_same_in_any_order_and_forgets_what_is_withdrawn(school: School) -> None:
+    recipe = {**SLDA, "head": {"kind": "slda", "power": 0.7, "refinement": 2}}
+    model = school.create(architecture="small_cnn", **recipe)
+    updater = school.updater()
+    for start in range(0, 60, 20):
+        school.post(model, range(start, start + 20))
+        school.learn(model, updater)
+    ids = school.post(model, range(60, 300))
+    wrong = school.post(model, [310], shift=3)[0]
+    assert school.learn(model, updater).verdict == Verdict.PROMOTED
+    assert difference(school, model) < SAME
+    learned = {one.sample_id for one in school.line.learned(model)}
+    school.intake.withdraw(model, next(one for one in ids if one in learned), "tester")
+    school.intake.correct(model, wrong, str(school.digits.labels[310]), "tester")
+    assert school.learn(model, updater).verdict == Verdict.PROMOTED
+    assert difference(school, model) < SAME
+    school.post(model, [320])
+    school.learn(model)  # a worker that starts now
+    assert difference(school, model) < SAME
+
+
 @pytest.mark.parametrize("projection", [0, 150])
 def test_a_power_of_pictures_is_fed_and_may_be_changed(school: School, projection: int) -> None:
     plain = {**SLDA, "head": {"kind": "slda", "projection": projection}}
