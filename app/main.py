@@ -3,7 +3,6 @@
 `create_app` is called by `run`, by the command line and by tests; it makes no thread and opens no socket.
 """
 
-import os
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import deps, envelope, error_handlers, openapi
+from app.api.express import Express
 from app.api.key_cache import KeyCache
 from app.api.limits import STREAMS, BodyLimits, Streams
 from app.api.metrics import Metrics
@@ -27,7 +27,9 @@ from app.loading import VersionLoader
 from app.log import configure, get_logger
 from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
-from app.serving.inference_pool import InferencePool
+from app.serving.aside import Aside
+from app.serving.batcher import Batcher
+from app.serving.batching import Batching
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -53,6 +55,9 @@ log = get_logger(__name__)
 
 REAP_SECONDS = 5.0
 PINNED_VERSIONS = 3
+INFERENCE_THREADS = 1
+DECODING_THREADS = 2
+ASIDE_THREADS = 2
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -81,11 +86,13 @@ def create_app(settings: Settings) -> FastAPI:
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
     writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
-    pool = InferencePool(
-        threads=max(1, min(4, (os.cpu_count() or 1) // settings.server_threads)),
-        inflight_limit=settings.inflight_limit,
+    batcher = Batcher(
+        threads=INFERENCE_THREADS,
+        decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
+        batching=Batching(queue_items=settings.inflight_limit),
     )
+    aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
     @asynccontextmanager
@@ -93,10 +100,11 @@ def create_app(settings: Settings) -> FastAPI:
         writer.start()
         refresher.start()
         reaper.start()
+        batcher.start()
         try:
             yield
         finally:
-            for part in (reaper, refresher, pool, writer):  # the writer last: answers still come from the pool
+            for part in (reaper, refresher, batcher, aside, writer):  # the writer last: answers still come to it
                 await run_in_threadpool(part.stop)
             await run_in_threadpool(database.close)
 
@@ -111,32 +119,32 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(authorize)],
     )
-    deps.install(
-        app.state,
-        deps.Parts(
-            registry=registry,
-            intake=Intake(database, settings.queue_limit),
-            receipts=Receipts(database),
-            predictions=predictions,
-            events=EventLog(database),
-            key_cache=KeyCache(KeyRing(database)),
-            roster=roster,
-            live_models=live_models,
-            pinned_versions=PinnedVersions(registry, loader, live_models, capacity=PINNED_VERSIONS),
-            pool=pool,
-            refresher=refresher,
-            writer=writer,
-            metrics=Metrics(),
-            try_build=lambda spec: build(spec, settings.builders, base_weights),
-            default_architecture=default_architecture,
-            streams=Streams(STREAMS),
-            auth=settings.auth == "on",
-        ),
+    parts = deps.Parts(
+        registry=registry,
+        intake=Intake(database, settings.queue_limit),
+        receipts=Receipts(database),
+        predictions=predictions,
+        events=EventLog(database),
+        key_cache=KeyCache(KeyRing(database)),
+        roster=roster,
+        live_models=live_models,
+        pinned_versions=PinnedVersions(registry, loader, live_models, capacity=PINNED_VERSIONS),
+        batcher=batcher,
+        aside=aside,
+        refresher=refresher,
+        writer=writer,
+        metrics=Metrics(),
+        try_build=lambda spec: build(spec, settings.builders, base_weights),
+        default_architecture=default_architecture,
+        streams=Streams(STREAMS),
+        auth=settings.auth == "on",
     )
+    deps.install(app.state, parts)
     for router in ROUTERS:
         app.include_router(router)
     openapi.install(app)
     error_handlers.install(app)
+    app.add_middleware(Express, parts=parts)
     app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
     hosts = {*envelope.LOOPBACK, settings.host} if _is_loopback(settings.host) else None
     app.add_middleware(envelope.Envelope, hosts=hosts)

@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=1_000_000, ge=1, description="Samples that may wait in a model's queue; then 429.")
     claim_limit: int = Field(default=2048, ge=1, description="Label revisions one update takes at most.")
-    inflight_limit: int = Field(default=64, ge=1, description="Predict requests in work at a time; then 429.")
+    inflight_limit: int = Field(
+        default=256, ge=1, description="Inputs to one model that may wait or be in work at a time; then 429."
+    )
     request_seconds: float = Field(default=30, gt=0, description="Time a predict request may take; then 504.")
     warm_versions: int = Field(default=3, ge=1, description="Earlier versions each server keeps loaded for rollback.")
     prediction_days: float = Field(default=30, gt=0, description="How long predictions and their inputs are kept.")

@@ -12,10 +12,10 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from uuid_utils import uuid7
 
-from app.api.body import read_json, unsupported
+from app.api.body import SMALL_BYTES, read_json, unsupported
 from app.api.limits import media_type
 from app.api.payloads import Payload, file_payloads, payload, read_form, require_kind, text_fields
-from app.api.schemas.predict import LabelScore, PredictRequest
+from app.api.schemas.predict import PredictRequest
 from app.errors import InvalidItem
 from app.networks.spec import NetworkSpec
 from app.serving.predictor import Answer, Predictor
@@ -59,7 +59,8 @@ async def asked(request: Request) -> Asked:
         return Asked(payloads, _top_k(fields["top_k"]))
     if kind == "application/json":
         body = await read_json(request, PredictRequest)
-        return await run_in_threadpool(_from_json, body)
+        small = len(await request.body()) <= SMALL_BYTES
+        return _from_json(body) if small else await run_in_threadpool(_from_json, body)
     raise unsupported(request, "application/json", "image/*", "multipart/form-data")
 
 
@@ -105,7 +106,7 @@ def records_of(predictor: Predictor, contents: Sequence[bytes], answers: Sequenc
             version=predictor.version,
             label=answer.label,
             score=answer.score,
-            top=[{"label": one.label, "score": one.score} for one in answer.top],
+            top=answer.top,
             content=content,
             created_at=at,
         )
@@ -113,9 +114,15 @@ def records_of(predictor: Predictor, contents: Sequence[bytes], answers: Sequenc
     ]
 
 
-def top_of(answer: Answer) -> list[LabelScore]:
-    """Show the most believed labels."""
-    return [LabelScore(label=one.label, score=one.score) for one in answer.top]
+def prediction_of(prediction_id: str, answer: Answer) -> dict[str, Any]:
+    """Show an answer in the form of `PredictionAnswer`, as plain data: built for each request, it is not checked."""
+    return {
+        "prediction_id": prediction_id,
+        "label": answer.label,
+        "score": answer.score,
+        "top": [{"label": label, "score": score} for label, score in answer.top],
+        "ask_for_label": False,
+    }
 
 
 async def disconnected(request: Request) -> None:

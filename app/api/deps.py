@@ -11,7 +11,8 @@ from app.api.limits import Streams
 from app.api.metrics import Metrics
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
-from app.serving.inference_pool import InferencePool
+from app.serving.aside import Aside
+from app.serving.batcher import Batcher
 from app.serving.live_model import LiveModels
 from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
@@ -37,7 +38,8 @@ class Parts:
     roster: ServerRoster
     live_models: LiveModels
     pinned_versions: PinnedVersions
-    pool: InferencePool
+    batcher: Batcher
+    aside: Aside
     refresher: Refresher
     writer: PredictionWriter
     metrics: Metrics

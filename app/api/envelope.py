@@ -5,9 +5,9 @@ Pure ASGI, the outermost layer. Knows nothing of routes.
 
 import uuid
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +16,14 @@ from app.errors import PerennialError
 from app.log import get_logger
 
 log = get_logger(__name__)
+
+_ADDED = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+"""Headers of every answer that does not set them itself."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -41,15 +49,13 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault("X-Frame-Options", "DENY")
-                headers.setdefault("Cache-Control", "no-store")
+                headers = list(message.get("headers", ()))
+                there = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [header for header in _ADDED if header[0] not in there]
             await send(message)
 
         try:
-            if self._foreign(Headers(scope=scope)):
+            if self._hosts is not None and self._foreign(scope):
                 answer = problem(403, "This server listens on loopback and answers only to its own name.")
                 await answer(scope, receive, send_with_headers)
                 return
@@ -70,18 +76,18 @@ class Envelope:
             )
             await answer(scope, receive, send_with_headers)
 
-    def _foreign(self, headers: Headers) -> bool:
-        if self._hosts is None:
-            return False
-        host = headers.get("host")
-        if host and _hostname(f"//{host}") not in self._hosts:
-            return True
-        origin = headers.get("origin")
-        return origin is not None and _hostname(origin) not in self._hosts
+    def _foreign(self, scope: Scope) -> bool:
+        for name, value in scope["headers"]:
+            if name == b"host" and value and _hostname(b"//" + value) not in (self._hosts or ()):
+                return True
+            if name == b"origin" and _hostname(value) not in (self._hosts or ()):
+                return True
+        return False
 
 
-def _hostname(address: str) -> str | None:
+@lru_cache(maxsize=64)  # the same few names stand in all requests; who sends others only slows themselves
+def _hostname(address: bytes) -> str | None:
     try:
-        return urlsplit(address).hostname
+        return urlsplit(address.decode("latin-1")).hostname
     except ValueError:  # no address at all
         return None

@@ -1,10 +1,12 @@
 """Families: which models share one backbone, and asking all of them at once. A model joins when it is created."""
 
 import time
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
 
-from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, records_of, top_of
+from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, prediction_of, records_of
 from app.api.body import described
 from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
@@ -16,12 +18,11 @@ from app.api.schemas.families import (
     FamilyMembersAnswer,
     FamilyPredictAnswer,
 )
-from app.api.schemas.predict import PredictionAnswer, PredictRequest
+from app.api.schemas.predict import PredictRequest
 from app.api.security import needs
 from app.api.shown import shown_model
 from app.errors import NoLiveModel, PerennialError
-from app.serving.family_predictor import FamilyPredictor
-from app.serving.inference_pool import while_connected
+from app.serving.family_predictor import FamilyPredictor, family_queue
 from app.serving.predictor import Predictor
 
 router = APIRouter(prefix="/v1/families", tags=["families"])
@@ -67,38 +68,33 @@ async def predict(request: Request, family: FamilyPath, parts: Wired) -> Respons
     started = time.perf_counter()
     known = "unknown"
     try:
-        parts.pool.require_room()  # before a large body is read
-        question = await asked(request)  # outside: a slow sender holds no place
-        with parts.pool.admitted():
-            row, models = await parts.pool.call(lambda: parts.registry.family(family))
-            known = f"family {row.name}"
-            predictor = FamilyPredictor([_live(parts, model.name) for model in models])
-            contents = contents_of(question, predictor.members[0].spec)
-            answering = parts.pool.answer(predictor, contents, question.top_k)
-            answers = await while_connected(answering, disconnected(request))
+        parts.batcher.require_room(family_queue(family))  # before a large body is read
+        question = await asked(request)
+        row, models = await parts.aside.call(lambda: parts.registry.family(family))
+        known = family_queue(row.name)
+        predictor = FamilyPredictor(row.name, [_live(parts, model.name) for model in models])
+        contents = contents_of(question, predictor.members[0].spec)
+        answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
         parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)
-    predictions: list[dict[str, PredictionAnswer]] = [{} for _ in answers]
+    predictions: list[dict[str, Any]] = [{} for _ in answers]
     for member, column in zip(predictor.members, zip(*answers, strict=True), strict=True):
         records = records_of(member, contents, column)
         parts.writer.write(records)
         parts.metrics.answered(member.model, member.version, len(records), time.perf_counter() - started)
         for of_input, record, answer in zip(predictions, records, column, strict=True):
-            of_input[member.model] = PredictionAnswer(
-                prediction_id=record.id,
-                label=answer.label,
-                score=answer.score,
-                top=top_of(answer),
-            )
-    body = FamilyPredictAnswer(
-        family=row.name,
-        versions={member.model: member.version for member in predictor.members},
-        predictions=predictions,
+            of_input[member.model] = prediction_of(record.id, answer)
+    body = to_json(
+        {
+            "family": row.name,
+            "versions": {member.model: member.version for member in predictor.members},
+            "predictions": predictions,
+        }
     )
-    return Response(body.model_dump_json(), media_type="application/json")
+    return Response(body, media_type="application/json")
 
 
 def _live(parts: Parts, model: str) -> Predictor:

@@ -42,7 +42,7 @@ def metrics(parts: Wired) -> Response:
         except PerennialError:  # the other figures are wanted most when the database is away
             continue
         parts.metrics.queue(live.name, queued=depth.queued, oldest_seconds=depth.oldest_seconds)
-    parts.metrics.process(inflight=parts.pool.inflight, unwritten=parts.writer.depth, dropped=parts.writer.dropped)
+    parts.metrics.process(inflight=parts.batcher.inflight, unwritten=parts.writer.depth, dropped=parts.writer.dropped)
     return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -3,6 +3,7 @@
 Called by `authorize` for every request that bears a key. Knows nothing of routes.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,7 +13,10 @@ from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
 
+from app.log import get_logger
 from app.storage.keys import KeyRing
+
+log = get_logger(__name__)
 
 
 class Scope(StrEnum):
@@ -34,8 +38,21 @@ class Caller:
     scope: Scope
 
 
+@dataclass
+class Known:
+    """Whose a key was found to be, and when that was asked."""
+
+    caller: Caller
+    at: float
+    asked_again: bool = False
+
+
 class KeyCache:
-    """Remembers keys for a moment, so that not every request asks the database; a revoked key lives that long."""
+    """Remembers keys for a moment, so that not every request asks the database; a revoked key lives that long.
+
+    Halfway through that moment the key is asked for again, once and aside, so that a busy key is never forgotten by
+    all its requests at once.
+    """
 
     def __init__(
         self, keys: KeyRing, *, seconds: float = 1.0, size: int = 1024, clock: Callable[[], float] = time.monotonic
@@ -44,19 +61,46 @@ class KeyCache:
         self._seconds = seconds
         self._size = size
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()  # by digest: no secret stays here
+        self._known: OrderedDict[bytes, Known] = OrderedDict()  # by digest: no secret stays here
+        self._asking: set[asyncio.Task[Caller | None]] = set()
+
+    def known(self, secret: str) -> Caller | None:
+        """Give whose key it is if that was found out a moment ago; None says nothing. On the event loop only."""
+        known = self._known.get(_digest(secret))
+        if known is None:
+            return None
+        age = self._clock() - known.at
+        if age >= self._seconds:
+            return None
+        if age >= self._seconds / 2 and not known.asked_again:
+            known.asked_again = True
+            asking = asyncio.get_running_loop().create_task(self._ask(secret))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asked)
+        return known.caller
 
     async def caller(self, secret: str) -> Caller | None:
-        digest = sha256(secret.encode("utf-8", "surrogateescape")).digest()
-        known = self._known.get(digest)
-        if known is not None and self._clock() < known[0]:
-            return known[1]
+        """Give whose key it is, asking the database if need be; None if it is nobody's."""
+        return self.known(secret) or await self._ask(secret)
+
+    async def _ask(self, secret: str) -> Caller | None:
+        asked_at = self._clock()
+        digest = _digest(secret)
         key = await run_in_threadpool(self._keys.find, secret)
         if key is None or key.revoked_at is not None:
             self._known.pop(digest, None)
             return None
         caller = Caller(key.name, Scope(key.scope))
-        self._known[digest] = (self._clock() + self._seconds, caller)
+        self._known[digest] = Known(caller, asked_at)
         while len(self._known) > self._size:
             self._known.popitem(last=False)
         return caller
+
+    def _asked(self, asking: asyncio.Task[Caller | None]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled() and asking.exception() is not None:  # who asks next, hears of it
+            log.warning("key not asked again", error=str(asking.exception()))
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_handlers import Malformed
@@ -42,6 +41,17 @@ def _limit(kind: str) -> tuple[int, str] | None:
     return (ITEM_BYTES, "10 MiB an item") if kind.startswith("image/") else (BODY_BYTES, "32 MiB a body")
 
 
+def _declared(scope: Scope) -> tuple[str, int]:
+    """Give the media type of a request and the length its body claims to have; 0 where it claims none."""
+    kind, length = "", 0
+    for name, value in scope["headers"]:
+        if name == b"content-type" and not kind:
+            kind = media_type(value.decode("latin-1"))
+        elif name == b"content-length" and value.isdigit():
+            length = int(value[:20])
+    return kind, length
+
+
 class BodyLimits:
     """Counts each body on its way in, and all of them together."""
 
@@ -54,10 +64,10 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        limit = _limit(media_type(headers.get("content-type")))
-        declared = headers.get("content-length", "")
+        kind, declared = _declared(scope)
+        limit = _limit(kind)
         seconds = STREAM_IDLE_SECONDS if limit is None else self._request_seconds
+        too_large = limit is not None and declared > limit[0]
         taken = 0
         done = False
 
@@ -65,7 +75,7 @@ class BodyLimits:
             nonlocal taken, done
             if done:
                 return await receive()  # only a disconnect is left to come
-            if limit is not None and declared.isdigit() and int(declared) > limit[0]:
+            if limit is not None and too_large:
                 raise TooLarge("The body", limit[1])
             try:
                 async with asyncio.timeout(seconds):

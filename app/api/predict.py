@@ -3,9 +3,10 @@
 import time
 
 from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
-from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, records_of, top_of
+from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, prediction_of, records_of
 from app.api.body import described
 from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
@@ -14,14 +15,14 @@ from app.api.paths import AskedVersion, ModelPath, PredictionPath
 from app.api.schemas.predict import (
     LabelScore,
     PredictAnswer,
-    PredictionAnswer,
     PredictionRecordAnswer,
     PredictRequest,
 )
 from app.api.security import needs
 from app.errors import NoLiveModel, PerennialError
-from app.serving.inference_pool import while_connected
 from app.serving.predictor import Predictor
+from app.storage.predictions import PredictionRecord
+from app.storage.tables import Prediction
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["predict"])
 
@@ -38,15 +39,18 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
 
     The body is one picture (`image/*`), pictures as `file` parts of a form, or JSON with inputs of any kind.
     """
+    return await answer(request, model, parts, version)
+
+
+async def answer(request: Request, model: str, parts: Parts, version: int | None = None) -> Response:
+    """Answer a predict request whose caller may ask; both ways in end here."""
     started = time.perf_counter()
     try:
-        parts.pool.require_room()  # before a large body is read
-        question = await asked(request)  # outside: a slow sender holds no place
-        with parts.pool.admitted():
-            predictor = await _predictor(parts, model, version)
-            contents = contents_of(question, predictor.spec)
-            answering = parts.pool.answer(predictor, contents, question.top_k)
-            answers = await while_connected(answering, disconnected(request))
+        parts.batcher.require_room(model)  # before a large body is read
+        question = await asked(request)
+        predictor = await _predictor(parts, model, version)
+        contents = contents_of(question, predictor.spec)
+        answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
         parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
@@ -55,22 +59,15 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
         return Response(status_code=CLIENT_GONE)
     records = records_of(predictor, contents, answers)
     parts.writer.write(records)
+    body = to_json(
+        {
+            "model": predictor.model,
+            "version": predictor.version,
+            "predictions": [prediction_of(record.id, one) for record, one in zip(records, answers, strict=True)],
+        }
+    )
     parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
-    body = PredictAnswer(
-        model=predictor.model,
-        version=predictor.version,
-        predictions=[
-            PredictionAnswer(
-                prediction_id=record.id, label=answer.label, score=answer.score, top=top_of(answer), ask_for_label=False
-            )
-            for record, answer in zip(records, answers, strict=True)
-        ],
-    )
-    return Response(
-        body.model_dump_json(),
-        media_type="application/json",
-        headers={"X-Model-Version": str(predictor.version)},
-    )
+    return Response(body, media_type="application/json", headers={"X-Model-Version": str(predictor.version)})
 
 
 @router.get(
@@ -86,8 +83,12 @@ def prediction(
     """Tell what was answered to an input, and by which version; 410 when it is older than what is kept."""
     row = parts.registry.model(model)
     waiting = parts.writer.find(prediction_id)
-    found = waiting if waiting is not None and waiting.model_id == row.id else None
-    record = found or parts.predictions.get(row.id, prediction_id)
+    record: PredictionRecord | Prediction
+    if waiting is not None and waiting.model_id == row.id:
+        record, top = waiting, waiting.listed_top
+    else:
+        record = parts.predictions.get(row.id, prediction_id)
+        top = record.top
     response.headers["X-Model-Version"] = str(record.version)
     return PredictionRecordAnswer(
         prediction_id=record.id,
@@ -95,7 +96,7 @@ def prediction(
         version=record.version,
         label=record.label,
         score=record.score,
-        top=[LabelScore(label=one["label"], score=one["score"]) for one in record.top],
+        top=[LabelScore(label=one["label"], score=one["score"]) for one in top],
         created_at=record.created_at,
     )
 
@@ -106,7 +107,7 @@ async def _predictor(parts: Parts, model: str, version: int | None) -> Predictor
         warm = None if live is None else live.warm_number(version)
         if warm is not None:
             return warm
-        return await parts.pool.call(lambda: parts.pinned_versions.get(model, version))
+        return await parts.aside.call(lambda: parts.pinned_versions.get(model, version))
     if live is None:
         await run_in_threadpool(parts.registry.model, model)  # UnknownModel, or it is only not here yet
         raise NoLiveModel(model)

@@ -1,21 +1,29 @@
 """The live versions of a family, asked at once: what they have in common is computed once.
 
-Made for one request, called by InferencePool as a Predictor is. Knows nothing of HTTP or of who belongs to a family.
+Made for one request, called by the Batcher as a Predictor is. Knows nothing of HTTP or of who belongs to a family.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
 from app.serving.predictor import Answer, Predictor
 
 
+def family_queue(family: str) -> str:
+    """Name the queue of requests to a family: no model's name holds a space."""
+    return f"family {family}"
+
+
 class FamilyPredictor:
     """One answer of each member to each input. Safe to call from several threads, as its members are."""
 
-    def __init__(self, members: Sequence[Predictor]) -> None:
-        """At least one; all take the same input."""
+    def __init__(self, family: str, members: Sequence[Predictor]) -> None:
+        """At least one member; all take the same input."""
         self.members = tuple(members)
+        self.name = family_queue(family)
+        self.key: Hashable = tuple(member.key for member in members)
+        self.cheap = all(member.cheap for member in members)
 
     def decode(self, content: bytes) -> Tensor:
         """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
@@ -36,3 +44,7 @@ class FamilyPredictor:
                 made[id(member.backbone)] = member.features(items)
             columns.append(member.answers(made.get(id(member.backbone)), len(items), top_k))
         return list(zip(*columns, strict=True))
+
+    def trimmed(self, answer: tuple[Answer, ...], top_k: int) -> tuple[Answer, ...]:
+        """Give each member's answer with fewer of the most believed labels."""
+        return tuple(member.trimmed(one, top_k) for member, one in zip(self.members, answer, strict=True))

@@ -14,7 +14,8 @@ from app.storage.predictions import PredictionLog, PredictionRecord
 log = get_logger(__name__)
 
 GROUP_SECONDS = 0.25
-GROUP_RECORDS = 512
+GROUP_RECORDS = 4096
+GROUP_BYTES = 16 << 20
 PRUNE_SECONDS = 60.0
 TRIES = 3
 
@@ -70,9 +71,12 @@ class PredictionWriter:
                 self.dropped += len(records)
                 log.warning("predictions not kept", dropped=len(records), dropped_so_far=self.dropped)
                 return
-            self._waiting.update((record.id, record) for record in records)
+            first = not self._waiting
+            for record in records:
+                self._waiting[record.id] = record
             self._waiting_bytes += arriving
-            self._changed.notify_all()
+            if first or self._full():
+                self._changed.notify_all()
 
     def find(self, prediction_id: str) -> PredictionRecord | None:
         """Give a record that is not in the PredictionLog yet."""
@@ -97,14 +101,30 @@ class PredictionWriter:
                 if self._stopping and not self._waiting:
                     return
                 # Let a group gather, so that a busy server commits four times a second.
-                self._changed.wait_for(
-                    lambda: self._stopping or len(self._waiting) >= GROUP_RECORDS, timeout=GROUP_SECONDS
-                )
-                ids = list(self._waiting)[:GROUP_RECORDS]
-                self._writing = {each: self._waiting.pop(each) for each in ids}
-                self._waiting_bytes -= sum(len(record.content) for record in self._writing.values())
+                self._changed.wait_for(lambda: self._stopping or self._full(), timeout=GROUP_SECONDS)
+                self._writing = self._group()
             self._write_group()
             self._prune()
+
+    def _full(self) -> bool:
+        return len(self._waiting) >= GROUP_RECORDS or self._waiting_bytes >= GROUP_BYTES
+
+    def _group(self) -> dict[str, PredictionRecord]:
+        """Take the next group out of the queue."""
+        if not self._full():
+            group, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+            return group
+        group = {}
+        nbytes = 0
+        for record in self._waiting.values():
+            group[record.id] = record
+            nbytes += len(record.content)
+            if len(group) >= GROUP_RECORDS or nbytes >= GROUP_BYTES:
+                break
+        for each in group:
+            del self._waiting[each]
+        self._waiting_bytes -= nbytes
+        return group
 
     def _write_group(self) -> None:
         records = list(self._writing.values())

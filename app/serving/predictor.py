@@ -1,11 +1,11 @@
 """One loaded version of a model, ready to answer; it never changes.
 
-Made by the loader, held by LiveModel and PinnedVersions, called by InferencePool. Knows nothing of HTTP, of
+Made by the loader, held by LiveModel and PinnedVersions, called by the Batcher. Knows nothing of HTTP, of
 databases, or of which version is live.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,17 @@ from app.errors import Corrupt
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
-from app.recipe import ImageInput
+from app.recipe import FeaturesInput, ImageInput
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """A label and the share of belief it got."""
 
     label: str
     score: float
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a version says of one input; `label` is None while the version knows no class."""
 
     label: str | None
@@ -60,6 +58,13 @@ class Predictor:
         self._network = network
         self._preprocessor = preprocessor
         self._device = device
+        self.key: Hashable = version_id
+        self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+
+    @property
+    def name(self) -> str:
+        """Whose queue its requests stand in: the model's."""
+        return self.model
 
     @property
     def spec(self) -> NetworkSpec:
@@ -98,6 +103,10 @@ class Predictor:
             top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
             answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
         return answers
+
+    def trimmed(self, answer: Answer, top_k: int) -> Answer:
+        """Give the answer with fewer of the most believed labels."""
+        return answer._replace(top=answer.top[:top_k])
 
     def warm_up(self, *, backbone_is_warm: bool = False) -> None:
         """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.

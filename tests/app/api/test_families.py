@@ -1,8 +1,11 @@
 """Asking a family: one request, one pass, an answer of each member."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from app.serving.batching import Batching
 
 FEATURES = {"features": [5.1, 3.5, 1.4, 0.2]}
 
@@ -80,12 +83,18 @@ def test_what_is_wrong_is_said_as_it_is_for_one_model(family: Any, picture: byte
     assert ask(content=b"x", headers={"Content-Type": "text/plain"})[0] == 415
 
 
-def test_no_more_requests_are_taken_than_the_pool_has_room_for(start: Any) -> None:
+def test_no_more_inputs_are_taken_than_the_familys_queue_has_room_for(start: Any) -> None:
     service = start(inflight_limit=1)
     service.create("breeds", family="animals", recipe="frozen-backbone")
-    service.parts.pool.inflight = 1
+    batcher = service.parts.batcher
+    batcher.configure("family animals", Batching(window_seconds=60, queue_items=1))
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(service.post, "/v1/families/animals/predict", json={"inputs": [FEATURES]})
+        while not batcher.inflight:
+            assert not waiting.done()
+        answer = service.post("/v1/families/animals/predict", json={"inputs": [FEATURES]})
+        batcher.configure("family animals", Batching())
 
-    answer = service.post("/v1/families/animals/predict", json={"inputs": [FEATURES]})
-
-    assert answer.status_code in (429, 503), answer.text
-    assert "retry-after" in answer.headers
+        assert answer.status_code == 429, answer.text
+        assert "retry-after" in answer.headers
+        assert waiting.result(20).status_code == 200

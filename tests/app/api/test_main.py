@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.main import create_app, run
+from app.serving.batching import Batching
 from app.settings import Settings
 from app.storage.database import Database
 
@@ -40,7 +41,7 @@ def test_a_port_that_is_taken_is_named(make_settings: Any, capsys: pytest.Captur
 def test_composing_starts_nothing(make_settings: Any) -> None:
     before = threading.active_count()
 
-    create_app(make_settings()).state.parts.pool.stop()
+    create_app(make_settings()).state.parts.batcher.stop()
 
     assert threading.active_count() == before
 
@@ -48,15 +49,7 @@ def test_composing_starts_nothing(make_settings: Any) -> None:
 def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: Any) -> None:
     service.create()
     predictor = service.parts.live_models.get("iris").predictor()
-    hold, started = threading.Event(), threading.Semaphore(0)
-    for _ in range(service.parts.pool._threads):
-
-        def wait() -> None:
-            started.release()
-            hold.wait(20)
-
-        service.parts.pool._executor.submit(wait)
-        assert started.acquire(timeout=5)
+    service.parts.batcher.configure("iris", Batching(window_seconds=60))
     decoded: list[bytes] = []
     decode = predictor.decode
 
@@ -80,15 +73,13 @@ def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: An
         await service.app(scope(), receive, send)
         return sent
 
-    try:
-        sent = portal.call(ask_and_leave)
-    finally:
-        hold.set()
+    sent = portal.call(ask_and_leave)
+    service.parts.batcher.configure("iris", Batching())
     service.post("/v1/models/iris/predict", json=FEATURES)  # behind it in the queue
 
     assert sent[0]["status"] == 499
     assert len(decoded) == 1
-    assert service.parts.pool.inflight == 0
+    assert service.parts.batcher.inflight == 0
 
 
 BODY = b'{"inputs": [{"features": [9.0, 9.0, 9.0, 9.0]}]}'

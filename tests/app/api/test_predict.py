@@ -1,9 +1,12 @@
 """Asking a model, in each of the forms a question may have."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
+
+from app.serving.batching import Batching
 
 FEATURES = [5.1, 3.5, 1.4, 0.2]
 
@@ -79,27 +82,35 @@ def test_what_was_predicted_is_known_at_once_and_after_it_was_written(service: A
     assert other.status_code == 404
 
 
-def test_too_many_requests_in_work_are_turned_away_with_a_time_to_come_back(start: Any) -> None:
+def ask(service: Any, path: str = "/v1/models/iris/predict") -> httpx.Response:
+    answer: httpx.Response = service.post(path, json={"inputs": [{"features": FEATURES}]})
+    return answer
+
+
+def test_too_many_inputs_at_a_time_are_turned_away_with_a_time_to_come_back(start: Any) -> None:
     service = start(inflight_limit=1)
     service.create()
-    with service.parts.pool.admitted():
-        answer = service.post("/v1/models/iris/predict", json={"inputs": [{"features": FEATURES}]})
+    batcher = service.parts.batcher
+    batcher.configure("iris", Batching(window_seconds=60, queue_items=1))
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(ask, service)
+        while not batcher.inflight:
+            assert not waiting.done()
+        answer = ask(service)
+        batcher.configure("iris", Batching(queue_items=1))
 
-    assert answer.status_code == 429
-    assert int(answer.headers["retry-after"]) >= 1
-    assert service.post("/v1/models/iris/predict", json={"inputs": [{"features": FEATURES}]}).status_code == 200
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert waiting.result(20).status_code == 200
+    assert ask(service).status_code == 200
 
 
 def test_a_prediction_that_takes_too_long_is_given_up(start: Any) -> None:
     service = start(request_seconds=0.05)
     service.create()
-    hold = threading.Event()
-    for _ in range(4):  # every inference thread is busy
-        service.parts.pool._executor.submit(hold.wait, 20)
-    try:
-        answer = service.post("/v1/models/iris/predict", json={"inputs": [{"features": FEATURES}]})
-    finally:
-        hold.set()
+    service.parts.batcher.configure("iris", Batching(window_seconds=60))
+
+    answer = ask(service)
 
     assert answer.status_code == 504
     assert answer.headers["content-type"] == "application/problem+json"

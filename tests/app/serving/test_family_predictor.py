@@ -33,7 +33,7 @@ def predictor(name: str, network: Network, labels: Sequence[str]) -> Predictor:
 
 
 def family(first: Network, second: Network) -> FamilyPredictor:
-    return FamilyPredictor([predictor("one", first, ["a", "b", "c"]), predictor("two", second, ["x", "y"])])
+    return FamilyPredictor("pair", [predictor("one", first, ["a", "b", "c"]), predictor("two", second, ["x", "y"])])
 
 
 def runs_of(module: nn.Module) -> list[int]:
@@ -77,7 +77,7 @@ def test_members_on_different_backbones_each_run_theirs() -> None:
 def test_a_member_without_classes_answers_none_and_asks_nothing_of_the_backbone() -> None:
     network = build(NetworkSpec("mlp", FeaturesInput(size=4)), {})
     runs = runs_of(network.backbone)
-    asked = FamilyPredictor([predictor("empty", network, [])])
+    asked = FamilyPredictor("pair", [predictor("empty", network, [])])
     assert [one.label for (one,) in asked.predict(ITEMS)] == [None] * 5
     assert runs == []
     assert asked.predict([]) == []

@@ -1,6 +1,7 @@
 """Predictions are written behind: never waited for, never forgotten in silence."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,13 @@ def predictions(tmp_path: Path) -> Iterator[PredictionLog]:
     database.close()
 
 
+NOW = datetime.now(UTC)
+
+
 def record(name: str, content: bytes = b"input") -> PredictionRecord:
-    return PredictionRecord(id=name, model_id=1, version=1, label="a", score=0.5, top=[], content=content)
+    return PredictionRecord(
+        id=name, model_id=1, version=1, label="a", score=0.5, top=(), content=content, created_at=NOW
+    )
 
 
 def test_a_record_is_found_before_and_after_it_is_written(predictions: PredictionLog) -> None:
@@ -65,7 +71,9 @@ def test_stopping_writes_what_waits(predictions: PredictionLog) -> None:
 
 def test_a_group_that_cannot_be_written_is_given_up_and_counted(predictions: PredictionLog) -> None:
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20)
-    stranger = PredictionRecord(id="x", model_id=99, version=1, label=None, score=None, top=[], content=b"")
+    stranger = PredictionRecord(
+        id="x", model_id=99, version=1, label=None, score=None, top=(), content=b"", created_at=NOW
+    )
     writer.write([stranger])
     writer.start()
 

@@ -14,7 +14,7 @@ def made(model_id: int, age: timedelta = timedelta(), content: bytes = b"input")
     value = milliseconds << 80 | uuid7().int & ((1 << 80) - 1)
     digits = f"{value:032x}"
     identity = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    return PredictionRecord(identity, model_id, 1, "a", 0.9, [{"label": "a", "score": 0.9}], content, at)
+    return PredictionRecord(identity, model_id, 1, "a", 0.9, [("a", 0.9)], content, at)
 
 
 def test_a_prediction_is_found_with_its_input(stores: Stores) -> None:

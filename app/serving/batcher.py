@@ -1,0 +1,274 @@
+"""Joins concurrent requests into forward passes, off the event loop, bounded in number and in time.
+
+The predict endpoints await `answer`. Batches form by themselves: while one is computed the next gathers, so a lone
+request never waits for company. What is over in a blink (numbers through a small network) is answered on the event
+loop, joined with all that arrived in the same turn: handing it to a thread would cost more than it does.
+Threads are woken by what arrives, nothing polls. Knows nothing of HTTP.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from app.errors import DeadlineExceeded, Overloaded
+from app.serving import forward_pass
+from app.serving.ask import Answering, Ask, Part
+from app.serving.batch_report import BatchReport
+from app.serving.batching import Batching
+from app.serving.forward_pass import Outcome
+from app.serving.model_queue import ModelQueue
+
+A = TypeVar("A")
+
+BLINK_SECONDS = 0.0005  # a single item that costs less is answered on the event loop …
+TURN_SECONDS = 0.001  # … and as many at a time as this allows
+KNOWN_BATCHES = 4  # seen before a cost is believed
+WATCH_SECONDS = 0.02  # a request older than this is asked whether its client is still there
+
+
+class Batcher:
+    """A queue for each model, a few threads that run batches and a few that decode."""
+
+    def __init__(
+        self,
+        *,
+        threads: int,
+        decoding_threads: int,
+        request_seconds: float,
+        batching: Batching | None = None,
+        observe: Callable[[BatchReport], None] = lambda _: None,
+    ) -> None:
+        """`observe` is called on the event loop once for each batch."""
+        self._request_seconds = request_seconds
+        self._batching = batching or Batching()
+        self._observe = observe
+        self._queues: dict[str, ModelQueue] = {}
+        self._turn: list[ModelQueue] = []  # whose turn it is, first; touched under the lock
+        self._changed = threading.Condition()
+        self._idle = 0  # threads that wait for a batch
+        self._stopping = False
+        self._undecoded: SimpleQueue[tuple[Part[Any], ModelQueue] | None] = SimpleQueue()
+        self._due_now: set[str] = set()  # queues that the event loop answers in its next turn
+        self.inflight = 0  # requests; on the event loop only
+        self._threads = [
+            *(threading.Thread(target=self._run, name=f"inference-{n}", daemon=True) for n in range(threads)),
+            *(threading.Thread(target=self._decode, name=f"decode-{n}", daemon=True) for n in range(decoding_threads)),
+        ]
+        self._decoders = decoding_threads
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads when all that waits is answered."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for _ in range(self._decoders):
+            self._undecoded.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=30)
+
+    def configure(self, name: str, batching: Batching) -> None:
+        """Join that model's requests in another way from the next batch on."""
+        queue = self._queue(name)
+        with self._changed:
+            queue.batching = batching
+            self._changed.notify_all()
+
+    def require_room(self, name: str) -> None:
+        """Raise Overloaded when that model's queue is full: a look before a large body is read."""
+        queue = self._queues.get(name)
+        if queue is not None and queue.inflight >= queue.batching.queue_items:
+            raise _overloaded(queue, 1)
+
+    async def answer(
+        self,
+        predictor: Answering[A],
+        contents: Sequence[bytes],
+        top_k: int = 5,
+        leaving: Callable[[], Awaitable[object]] | None = None,
+    ) -> list[A] | None:
+        """Answer each payload with this predictor, in order; None when `leaving` ended first.
+
+        Raises InvalidItem which names the index that cannot be used, Overloaded when too many items wait, and
+        DeadlineExceeded. On the event loop only.
+        """
+        queue = self._queue(predictor.name)
+        if queue.inflight and queue.inflight + len(contents) > queue.batching.queue_items:
+            raise _overloaded(queue, len(contents))
+        now = time.perf_counter()
+        ask = Ask(predictor, contents, top_k, arrived=now, deadline=now + self._request_seconds)
+        watch = _Watch(ask, leaving, self._request_seconds)
+        self.inflight += 1
+        queue.inflight += len(contents)
+        try:
+            self._put(ask, queue)
+            return await ask.future
+        finally:
+            self.inflight -= 1
+            queue.inflight -= len(contents)
+            ask.left = True
+            watch.stop()
+
+    def _put(self, ask: Ask[Any], queue: ModelQueue) -> None:
+        if not ask.contents:
+            ask.end([])
+            return
+        size = queue.batching.max_items
+        parts = [Part(ask, start, min(start + size, len(ask.contents))) for start in range(0, len(ask.contents), size)]
+        if self._blink(ask.predictor, queue):
+            with self._changed:
+                for part in parts:
+                    queue.put(part)
+            self._answer_soon(queue)
+        elif ask.predictor.cheap or self._could_start(ask):
+            with self._changed:
+                for part in parts:
+                    queue.put(part)
+                self._changed.notify()
+        else:
+            for part in parts:
+                self._undecoded.put((part, queue))
+
+    def _blink(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
+        return (
+            predictor.cheap
+            and queue.batching.window_seconds == 0
+            and queue.cost.batches >= KNOWN_BATCHES
+            and queue.cost.seconds(1) < BLINK_SECONDS
+        )
+
+    def _could_start(self, ask: Ask[Any]) -> bool:
+        """Whether a thread would begin at once, so that decoding elsewhere first gains nothing."""
+        return len(ask.contents) == 1 and self._idle > 0 and not any(map(len, self._turn))
+
+    # On the event loop
+
+    def _answer_soon(self, queue: ModelQueue) -> None:
+        if queue.name not in self._due_now:
+            self._due_now.add(queue.name)
+            asyncio.get_running_loop().call_soon(self._answer_now, queue)
+
+    def _answer_now(self, queue: ModelQueue) -> None:
+        self._due_now.discard(queue.name)
+        fixed, each = queue.cost.line()
+        most = min(queue.batching.max_items, max(1, int((TURN_SECONDS - fixed) / each) if each else 1 << 20))
+        with self._changed:
+            batch = queue.take(most)
+        if batch:
+            self._finish(queue, forward_pass.answer(batch, self._request_seconds))
+        if len(queue):
+            self._answer_soon(queue)
+
+    def _finish(self, queue: ModelQueue, outcome: Outcome) -> None:
+        """End the requests of a batch that was run."""
+        for part, answers in outcome.answered:
+            part.ask.take(part.start, answers)
+        for ask, error in outcome.failed:
+            ask.fail(error)
+        if outcome.items:
+            queue.cost.note(outcome.items, outcome.cost_seconds)
+            self._observe(
+                BatchReport(
+                    model=queue.name,
+                    items=outcome.items,
+                    requests=len(outcome.queue_seconds),
+                    queue_seconds=tuple(outcome.queue_seconds),
+                    decode_seconds=outcome.decode_seconds,
+                    compute_seconds=outcome.compute_seconds,
+                )
+            )
+
+    def _queue(self, name: str) -> ModelQueue:
+        queue = self._queues.get(name)
+        if queue is None:
+            with self._changed:
+                queue = self._queues.setdefault(name, ModelQueue(name, self._batching))
+                if queue not in self._turn:
+                    self._turn.append(queue)
+        return queue
+
+    # On threads
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                found = self._wait_for_batch()
+            if found is None:
+                return
+            queue, batch = found
+            loop = batch[0].ask.future.get_loop()
+            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds))
+
+    def _wait_for_batch(self) -> tuple[ModelQueue, list[Part[Any]]] | None:
+        """Wait until a batch may start and take it out; None when all is answered and the Batcher ends."""
+        while True:
+            now = time.perf_counter()
+            next_due: float | None = None
+            for at, queue in enumerate(self._turn):
+                due = queue.due_at()
+                if due is None:
+                    continue
+                if due <= now or self._stopping:
+                    self._turn.append(self._turn.pop(at))  # the others come first next time
+                    return queue, queue.take()
+                next_due = due if next_due is None else min(next_due, due)
+            if next_due is None and self._stopping:
+                return None
+            self._idle += 1
+            self._changed.wait(None if next_due is None else next_due - now)
+            self._idle -= 1
+
+    def _decode(self) -> None:
+        while (found := self._undecoded.get()) is not None:
+            part, queue = found
+            if part.ask.left:
+                continue
+            error = forward_pass.decode(part)
+            if error is not None:
+                part.ask.future.get_loop().call_soon_threadsafe(part.ask.fail, error)
+                continue
+            with self._changed:
+                queue.put(part)
+                self._changed.notify()
+
+
+class _Watch:
+    """Looks after a request that is not answered at once: its client may leave, its deadline pass."""
+
+    def __init__(self, ask: Ask[Any], leaving: Callable[[], Awaitable[object]] | None, request_seconds: float) -> None:
+        self._ask = ask
+        self._leaving = leaving
+        self._request_seconds = request_seconds
+        self._task: asyncio.Task[None] | None = None
+        delay = min(WATCH_SECONDS, request_seconds)
+        self._timer = ask.future.get_loop().call_later(delay, self._begin)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._ask.future.get_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        left = self._ask.deadline - time.perf_counter()
+        try:
+            async with asyncio.timeout(left):
+                await (self._leaving() if self._leaving is not None else asyncio.Event().wait())
+        except TimeoutError:
+            self._ask.fail(DeadlineExceeded(self._request_seconds))
+        else:
+            self._ask.end(None)
+
+
+def _overloaded(queue: ModelQueue, more: int) -> Overloaded:
+    return Overloaded("The prediction queue", max(1, math.ceil(queue.retry_after_seconds(more))))

@@ -1,0 +1,68 @@
+"""The requests of one model that wait for a forward pass, first come first served.
+
+Owned by the Batcher, which holds its lock around every call. Knows nothing of threads or of what a pass does.
+"""
+
+from collections import deque
+from typing import Any
+
+from app.serving.ask import Part
+from app.serving.batch_cost import BatchCost
+from app.serving.batching import Batching
+
+
+class ModelQueue:
+    """Parts in the order in which they came, and what batches of them have cost."""
+
+    def __init__(self, name: str, batching: Batching) -> None:
+        self.name = name
+        self.batching = batching
+        self.cost = BatchCost()
+        self.inflight = 0  # items that wait or are in work; on the event loop only
+        self._parts: deque[Part[Any]] = deque()
+        self._items = 0
+
+    def __len__(self) -> int:
+        """How many items wait, ready for a pass."""
+        return self._items
+
+    def put(self, part: Part[Any]) -> None:
+        self._parts.append(part)
+        self._items += len(part)
+
+    def due_at(self) -> float | None:
+        """When the next batch may start, by `time.perf_counter`; None while nothing waits.
+
+        At once, unless a window is set and the batch is not full: it ends so long after the oldest came.
+        """
+        if not self._parts:
+            return None
+        if self.batching.window_seconds == 0 or self._items >= self.batching.max_items:
+            return 0.0
+        return self._parts[0].ask.arrived + self.batching.window_seconds
+
+    def take(self, most: int | None = None) -> list[Part[Any]]:
+        """Take the next batch out: parts of one key from the front, at most `max_items` (or `most`) items.
+
+        A first part that is larger than that is a batch of its own.
+        """
+        if not self._parts:
+            return []
+        room = most or self.batching.max_items
+        key = self._parts[0].ask.predictor.key
+        batch: list[Part[Any]] = []
+        while self._parts and self._parts[0].ask.predictor.key == key:
+            size = len(self._parts[0])
+            if batch and size > room:
+                break
+            batch.append(self._parts.popleft())
+            self._items -= size
+            room -= size
+        return batch
+
+    def retry_after_seconds(self, more: int) -> float:
+        """Estimate when so many items more would be done: the passes before them by the fitted cost."""
+        items = self.inflight + more
+        fixed, each = self.cost.line()
+        passes = -(-items // self.batching.max_items)
+        return passes * fixed + items * each

@@ -1,0 +1,316 @@
+"""The batcher with a predictor that adds numbers: who shares a pass with whom, who waits, who fails."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.errors import DeadlineExceeded, InvalidItem, Overloaded
+from app.serving.batch_cost import BatchCost
+from app.serving.batch_report import BatchReport
+from app.serving.batcher import KNOWN_BATCHES, Batcher
+from app.serving.batching import Batching
+from app.serving.forward_pass import WrongCount
+
+
+class Sums:
+    """Answers each payload, numbers with commas between them, with (version, sum)."""
+
+    def __init__(self, version: int = 1, *, cheap: bool = False) -> None:
+        self.key = version
+        self.name = "sums"
+        self.cheap = cheap
+        self.passes: list[list[float]] = []
+        self.threads: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.began = threading.Event()
+
+    def decode(self, content: bytes) -> Tensor:
+        if content == b"bad":
+            raise InvalidItem("bad", "This is no number.")
+        return torch.tensor([float(one) for one in content.split(b",")])
+
+    def predict(self, items: Sequence[Tensor], top_k: int) -> list[tuple[int, float]]:
+        self.began.set()
+        assert self.gate.wait(20)
+        self.threads.add(threading.current_thread().name)
+        self.passes.append([float(item.sum()) for item in items])
+        if any(item.sum() < 0 for item in items):
+            raise ArithmeticError("no negative sums here")
+        if any(item.sum() == 404 for item in items):
+            return []
+        return [(self.key, float(item.sum())) for item in items]
+
+    def trimmed(self, answer: tuple[int, float], top_k: int) -> tuple[int, float]:
+        return answer
+
+
+@contextmanager
+def running(**more: Any) -> Iterator[Batcher]:
+    made = {"threads": 1, "decoding_threads": 1, "request_seconds": 20.0, **more}
+    batcher = Batcher(**made)
+    batcher.start()
+    try:
+        yield batcher
+    finally:
+        batcher.stop()
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 30))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  what is waited for has no event of its own
+            await asyncio.sleep(0)
+
+
+async def held_behind(batcher: Batcher, predictor: Sums, *others: Awaitable[Any]) -> list[Any]:
+    """Start `others` while a pass is held up, so that they gather; give what became of them."""
+    predictor.gate.clear()
+    predictor.began.clear()
+    first = asyncio.ensure_future(batcher.answer(predictor, [b"0"]))
+    await asyncio.to_thread(predictor.began.wait, 20)
+    rest = [asyncio.ensure_future(other) for other in others]
+    await until(lambda: len(batcher._queue("sums")) >= len(rest))
+    predictor.gate.set()
+    await first
+    return await asyncio.gather(*rest, return_exceptions=True)
+
+
+def test_what_comes_while_a_pass_runs_shares_the_next_one_and_each_gets_its_own_answers() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running() as batcher:
+            asks = [batcher.answer(sums, [f"{n}".encode(), f"{n},1".encode()]) for n in range(1, 6)]
+            answers = await held_behind(batcher, sums, *asks)
+        assert answers == [[(1, n), (1, n + 1)] for n in range(1, 6)]
+        assert [len(one) for one in sums.passes] == [1, 10]
+
+    run(story())
+
+
+def test_a_lone_request_waits_for_nobody() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching()) as batcher:
+            assert await batcher.answer(sums, [b"1,2"]) == [(1, 3.0)]
+        assert sums.passes == [[3.0]]
+
+    run(story())
+
+
+def test_versions_are_never_mixed_in_a_pass() -> None:
+    async def story() -> None:
+        old, new = Sums(1), Sums(2)
+        with running() as batcher:
+            asks = [batcher.answer(predictor, [b"1"]) for predictor in (old, new, new, old)]
+            answers = await held_behind(batcher, old, *asks)
+        assert answers == [[(1, 1.0)], [(2, 1.0)], [(2, 1.0)], [(1, 1.0)]]
+        assert [len(one) for one in old.passes] == [1, 1, 1]
+        assert [len(one) for one in new.passes] == [2]
+
+    run(story())
+
+
+def test_a_request_larger_than_a_batch_is_split_and_answered_in_order() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching(max_items=4)) as batcher:
+            answers = await batcher.answer(sums, [str(n).encode() for n in range(10)])
+        assert answers == [(1, float(n)) for n in range(10)]
+        assert [len(one) for one in sums.passes] == [4, 4, 2]
+
+    run(story())
+
+
+def test_an_item_that_cannot_be_used_fails_its_own_request_and_is_named() -> None:
+    async def story() -> None:
+        sums = Sums(cheap=True)  # decoded with its batch
+        with running() as batcher:
+            asks = [batcher.answer(sums, contents) for contents in ([b"1"], [b"4", b"bad"], [b"2", b"3"])]
+            first, bad, last = await held_behind(batcher, sums, *asks)
+            alone = await asyncio.gather(batcher.answer(Sums(), [b"bad", b"1"]), return_exceptions=True)
+        assert (first, last) == ([(1, 1.0)], [(1, 2.0), (1, 3.0)])
+        assert isinstance(bad, InvalidItem)
+        assert str(bad).startswith("inputs[1]:")
+        assert str(alone[0]).startswith("inputs[0]:")  # decoded aside
+
+    run(story())
+
+
+def test_a_pass_that_breaks_fails_only_the_request_that_broke_it() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running() as batcher:
+            answers = await held_behind(batcher, sums, *(batcher.answer(sums, [one]) for one in (b"1", b"-5", b"2")))
+        assert answers[0] == [(1, 1.0)]
+        assert isinstance(answers[1], ArithmeticError)
+        assert answers[2] == [(1, 2.0)]
+
+    run(story())
+
+
+def test_a_network_that_gives_another_number_of_answers_is_an_error_and_no_shift() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running() as batcher:
+            answers = await held_behind(batcher, sums, *(batcher.answer(sums, [one]) for one in (b"404", b"7")))
+        assert isinstance(answers[0], WrongCount)
+        assert answers[1] == [(1, 7.0)]
+
+    run(story())
+
+
+def test_a_request_past_its_deadline_fails_and_is_not_computed() -> None:
+    async def story() -> None:
+        sums = Sums()
+        sums.gate.clear()
+        with running(request_seconds=0.1) as batcher:
+            first = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
+            await asyncio.to_thread(sums.began.wait, 20)
+            ended = await asyncio.gather(first, batcher.answer(sums, [b"2"]), return_exceptions=True)
+            sums.gate.set()
+        assert [type(one) for one in ended] == [DeadlineExceeded, DeadlineExceeded]
+        assert sums.passes == [[1.0]]
+
+    run(story())
+
+
+def test_who_has_left_is_not_computed() -> None:
+    async def story() -> None:
+        sums = Sums()
+        sums.gate.clear()
+        leaving = asyncio.Event()
+        with running() as batcher:
+            first = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
+            await asyncio.to_thread(sums.began.wait, 20)
+            second = asyncio.ensure_future(batcher.answer(sums, [b"2"], 5, leaving.wait))
+            leaving.set()
+            assert await second is None
+            sums.gate.set()
+            assert await first == [(1, 1.0)]
+        assert sums.passes == [[1.0]]
+        assert batcher.inflight == 0
+
+    run(story())
+
+
+def test_a_full_queue_refuses_with_a_time_from_the_fitted_cost() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching(queue_items=3)) as batcher:
+            for _ in range(3):
+                batcher._queue("sums").cost.note(1, 2.0)
+            sums.gate.clear()
+            waiting = [asyncio.ensure_future(batcher.answer(sums, [b"1"])) for _ in range(3)]
+            await until(lambda: batcher.inflight == 3)
+            with pytest.raises(Overloaded) as refused:
+                await batcher.answer(sums, [b"2"])
+            with pytest.raises(Overloaded):
+                batcher.require_room("sums")
+            batcher.require_room("another")
+            sums.gate.set()
+            await asyncio.gather(*waiting)
+            assert refused.value.retry_after_seconds == 8  # four items of two seconds
+            batcher.require_room("sums")
+
+    run(story())
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    async def story() -> None:
+        with running(batching=Batching(queue_items=3)) as batcher:
+            answers = await batcher.answer(Sums(), [b"1"] * 5)
+        assert answers == [(1, 1.0)] * 5
+
+    run(story())
+
+
+def test_a_window_counts_from_the_oldest_arrival_and_ends_early_when_the_batch_is_full() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching(max_items=2, window_seconds=15.0)) as batcher:
+            pair = [asyncio.ensure_future(batcher.answer(sums, [b"1"])) for _ in range(2)]
+            await asyncio.gather(*pair)
+            batcher.configure("sums", Batching(max_items=64, window_seconds=0.2))
+            began = time.perf_counter()
+            first = asyncio.ensure_future(batcher.answer(sums, [b"2"]))
+            second = asyncio.ensure_future(batcher.answer(sums, [b"3"]))
+            await asyncio.gather(first, second)
+            took = time.perf_counter() - began
+        assert sums.passes == [[1.0, 1.0], [2.0, 3.0]]
+        assert took >= 0.2
+
+    run(story())
+
+
+def test_a_changed_window_holds_for_what_waits_already() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching(window_seconds=1000.0)) as batcher:
+            waiting = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
+            await until(lambda: len(batcher._queue("sums")) == 1)
+            batcher.configure("sums", Batching(window_seconds=0.0))
+            assert await waiting == [(1, 1.0)]
+
+    run(story())
+
+
+def test_what_is_over_in_a_blink_is_answered_on_the_event_loop_joined_by_its_turn() -> None:
+    async def story() -> None:
+        sums = Sums(cheap=True)
+        with running() as batcher:
+            for _ in range(KNOWN_BATCHES):
+                await batcher.answer(sums, [b"1"])
+            batcher._queue("sums").cost = BatchCost()  # as on a machine where it costs next to nothing
+            for _ in range(KNOWN_BATCHES):
+                batcher._queue("sums").cost.note(1, 1e-6)
+            sums.passes.clear()
+            sums.threads.clear()
+            answers = await asyncio.gather(*(batcher.answer(sums, [str(n).encode()]) for n in range(20)))
+        assert answers == [[(1, float(n))] for n in range(20)]
+        assert sums.threads == {threading.current_thread().name}
+        assert len(sums.passes) == 1
+
+    run(story())
+
+
+def test_each_pass_is_reported_once() -> None:
+    async def story() -> None:
+        sums = Sums()
+        reports: list[BatchReport] = []
+        with running(observe=reports.append) as batcher:
+            await held_behind(batcher, sums, *(batcher.answer(sums, [b"1", b"2"]) for _ in range(2)))
+        assert [(one.model, one.items, one.requests) for one in reports] == [("sums", 1, 1), ("sums", 4, 2)]
+        assert [len(one.queue_seconds) for one in reports] == [1, 2]
+        assert all(second >= 0 for one in reports for second in one.queue_seconds)
+
+    run(story())
+
+
+def test_threads_that_wait_cost_nothing() -> None:
+    with running(threads=2, decoding_threads=2):
+        before = time.process_time()
+        threading.Event().wait(0.5)
+        assert time.process_time() - before < 0.1
+
+
+def test_what_waits_is_answered_before_the_batcher_ends() -> None:
+    async def story() -> None:
+        sums = Sums()
+        with running(batching=Batching(window_seconds=1000.0)) as batcher:
+            waiting = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
+            await until(lambda: len(batcher._queue("sums")) == 1)
+            await asyncio.to_thread(batcher.stop)
+            assert await waiting == [(1, 1.0)]
+
+    run(story())
