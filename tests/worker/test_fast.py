@@ -334,7 +334,7 @@ def test_a_refined_head_is_the_same_in_any_order_and_forgets_what_is_withdrawn(s
     school.intake.correct(model, wrong, str(school.digits.labels[310]), "tester")
     assert school.learn(model, updater).verdict == Verdict.PROMOTED
     assert difference(school, model) < SAME
-    school.post(model, [320])
+    school.post(model, range(320, 325))
     school.learn(model)  # a worker that starts now
     assert difference(school, model) < SAME
 
@@ -358,7 +358,7 @@ def test_a_power_of_pictures_is_fed_and_may_be_changed(school: School, projectio
     assert school.learn(model).metrics["head"]["samples"] == len(learned) - 1
     assert difference(school, model) < (1e-4 if projection else SAME)
     school.change_recipe(model, **plain)
-    school.post(model, [300])
+    school.post(model, range(300, 305))
     assert school.learn(model, updater).spec["power"] is None
     assert difference(school, model) < (1e-4 if projection else SAME)
 
