@@ -196,7 +196,8 @@ class SLDA(_ClosedForm):
         default=0,
         ge=0,
         le=10,
-        description="Steps of logistic regression that the solved head takes over all learned samples.",
+        description="Steps of logistic regression that the solved head takes over all learned samples; none while "
+        "few samples or many wrong labels ask for a shrinkage of a half or more.",
     )
 
 

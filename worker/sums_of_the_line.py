@@ -115,7 +115,7 @@ class SumsOfTheLine:
         self, attempt: Attempt, taught: Taught, label_ids: Sequence[int], sight: Sight, seer: Seer
     ) -> list[Solved]:
         """Solve the heads as the recipe wants them, refined by the line's samples where it asks for that."""
-        if not refinement(attempt.recipe):
+        if not refinement(attempt.recipe, taught.choice):
             return taught.heads(attempt.recipe, label_ids)
         some = sorted(taught.tally.contents())[:MOST]
         fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in some])

@@ -15,7 +15,7 @@ from torch import Tensor
 from app.recipe import Recipe
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
 from worker.learning.fading import Fading
-from worker.learning.refinement import refined
+from worker.learning.refinement import SHRINKAGE, refined
 from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
@@ -98,11 +98,9 @@ class Taught:
         """
         settings = settings_of(recipe)
         strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
-        if features and refinement(recipe):
-            shrinkage = settings.strength or strength or 0.0
-            labels = self.tally.contents()
-            steps = refinement(recipe)
-            return [refined(self.sums, label_ids, features, labels, steps=steps, shrinkage=shrinkage, scale=scale)]
+        steps = refinement(recipe, self.choice)
+        if features and steps:
+            return [refined(self.sums, label_ids, features, self.tally.contents(), steps=steps, scale=scale)]
         sums = [self.sums] if self.fading is None else [self.sums, self.fading.sums]
         return [solve(one, settings, label_ids, strength=strength, scale=scale) for one in sums]
 
@@ -153,9 +151,15 @@ def beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith((_SUMS, _FADING, _TALLY))}
 
 
-def refinement(recipe: Recipe) -> int:
-    """How many steps of logistic regression the recipe wants after the closed form."""
-    return recipe.head.refinement if recipe.head.kind == "slda" else 0
+def refinement(recipe: Recipe, choice: Choice | None) -> int:
+    """Give how many steps of logistic regression are to follow the closed form.
+
+    None where too little is known to choose by, and none where samples left out ask for as much shrinkage as the steps
+    begin with: so few are the samples then, or so many labels wrong, that steps would learn what is wrong in them.
+    """
+    if recipe.head.kind != "slda" or choice is None or not choice.rows or choice.strength >= SHRINKAGE:
+        return 0
+    return recipe.head.refinement
 
 
 def settings_of(recipe: Recipe) -> ClosedFormSettings:

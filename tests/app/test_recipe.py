@@ -103,9 +103,9 @@ def test_a_power_is_a_share_of_one(kind: str, power: Any) -> None:
     )
 
 
-def test_a_recipe_saved_before_there_were_powers_has_none() -> None:
+def test_a_recipe_saved_before_there_were_powers_and_refinement_has_neither() -> None:
     saved = read("frozen-backbone").model_dump(mode="json")
-    del saved["head"]["power"]
+    del saved["head"]["power"], saved["head"]["refinement"]
     kept = {name: value for name, value in saved.items() if name != "based_on"}
     assert read(kept).head == SLDA()
 

@@ -39,13 +39,10 @@ def joint_head(school: School, model: Model) -> Solved:
     choice = Choice.from_json(live.metrics["choice"])
     recipe = Recipe.model_validate(live.recipe)
     settings = settings_of(recipe)
-    if steps := refinement(recipe):
+    if steps := refinement(recipe, choice):
         by_digest = {one.content_digest: row for one, row in zip(stored, features, strict=True)}
         labels = {one.content_digest: one.label_id for one in stored}
-        shrinkage = settings.strength or choice.strength
-        return refined(
-            sums, network.spec.labels, by_digest, labels, steps=steps, shrinkage=shrinkage, scale=choice.scale
-        )
+        return refined(sums, network.spec.labels, by_digest, labels, steps=steps, scale=choice.scale)
     return solve(sums, settings, network.spec.labels, strength=choice.strength, scale=choice.scale)
 
 

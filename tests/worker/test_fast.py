@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.recipe import Recipe
 from app.storage.settling import Fate
 from app.storage.tables import ArtifactKind, SampleState, Verdict, Version
 from tests.worker.joint import contents, difference, joint_head
 from tests.worker.school import School, asked, inputs_read
+from worker.learning.strength import Choice
+from worker.taught import refinement
 
 RIDGE: dict[str, Any] = {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []}
 SLDA: dict[str, Any] = {"head": {"kind": "slda"}, "trainable": "head", "penalties": []}
@@ -335,8 +338,16 @@ def test_a_refined_head_is_the_same_in_any_order_and_forgets_what_is_withdrawn(s
     assert school.learn(model, updater).verdict == Verdict.PROMOTED
     assert difference(school, model) < SAME
     school.post(model, range(320, 325))
-    school.learn(model)  # a worker that starts now
+    version = school.learn(model)  # a worker that starts now
+    assert refinement(Recipe.model_validate(version.recipe), Choice.from_json(version.metrics["choice"])) == 2
     assert difference(school, model) < SAME
+
+
+def test_steps_follow_only_where_samples_left_out_ask_for_little_shrinkage() -> None:
+    recipe = Recipe.model_validate({**SLDA, "head": {"kind": "slda", "refinement": 2}})
+    choices = [Choice(strength, 0.3, 500, rows, 0.1, 0.9) for strength, rows in ((0.3, 100), (0.5, 100), (0.3, 0))]
+    assert [refinement(recipe, choice) for choice in (*choices, None)] == [2, 0, 0, 0]
+    assert refinement(Recipe.model_validate(RIDGE), choices[0]) == 0
 
 
 @pytest.mark.parametrize("projection", [0, 150])

@@ -19,7 +19,7 @@ MOST = 20_000
 """Samples looked at in one step: of more, those whose digests are the smallest, which is at random."""
 
 SHRINKAGE = 0.5
-"""The least ε at the start: the steps give back what this takes from the discriminant, and where they walk it damps."""
+"""The discriminant's ε at the start: the steps give back what this takes from it, and where they walk it damps."""
 
 STEP = 2.0  # −∇² ≼ ½·Σ s_i zzᵀ, so that twice its inverse is the length of a Newton step at least
 
@@ -33,7 +33,6 @@ def refined(
     labels: Mapping[str, int],
     *,
     steps: int,
-    shrinkage: float,
     scale: float,
 ) -> Solved:
     """Solve the head of `label_ids` and let it take `steps`; features (width,) and label ids are by content digest.
@@ -46,7 +45,7 @@ def refined(
     if not sums.samples:
         return Solved(weight, bias)
     scatter = sums.scatter()
-    found = discriminant(scatter, ClosedFormSettings("slda", strength=max(shrinkage, SHRINKAGE)))
+    found = discriminant(scatter, ClosedFormSettings("slda", strength=SHRINKAGE))
     place = {label: row for row, label in enumerate(scatter.label_ids)}
     digests = [digest for digest in sorted(labels)[:MOST] if digest in features and labels[digest] in place]
     targets = torch.tensor([place[labels[digest]] for digest in digests], dtype=torch.int64)

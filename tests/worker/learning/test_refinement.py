@@ -29,7 +29,7 @@ def head(features: Tensor, label_ids: list[int], order: Tensor | None = None, st
         sums.add(features[index : index + 1], [label_ids[index]], backbone="a")
     rows = {f"{index:05d}": features[index] for index in order.tolist()}
     labels = {f"{index:05d}": label_ids[index] for index in order.tolist()}
-    return refined(sums, (*LABELS, 1), rows, labels, steps=steps, shrinkage=0.1, scale=0.5)
+    return refined(sums, (*LABELS, 1), rows, labels, steps=steps, scale=0.5)
 
 
 def loss(solved: Solved, features: Tensor, label_ids: list[int]) -> float:
@@ -70,7 +70,7 @@ def test_a_label_without_samples_is_masked_and_one_alone_is_answered() -> None:
     assert not solved.weight[3].any()
     alone = head(features, [5] * 50)
     assert bool((features @ alone.weight.T + alone.bias).argmax(1).eq(0).all())
-    empty = refined(Sums(WIDTH, "a"), LABELS, {}, {}, steps=2, shrinkage=0.1, scale=0.5)
+    empty = refined(Sums(WIDTH, "a"), LABELS, {}, {}, steps=2, scale=0.5)
     assert empty.bias.tolist() == [MASKED] * 3
 
 
