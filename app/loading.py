@@ -18,12 +18,14 @@ from app.errors import Corrupt, MissingBase, MissingWeights, PerennialError
 from app.log import get_logger
 from app.networks.backbone import Backbone
 from app.networks.base_weights import BaseWeights
+from app.networks.buffer_pool import BufferPool
 from app.networks.catalog import build_backbone, skeleton, with_head
 from app.networks.delta import Tensors, apply_delta, delta_of, headed
 from app.networks.delta import moved as moved_from
 from app.networks.network import Network
 from app.networks.projection import Projection
-from app.networks.serialization import from_bytes, load_tensors, tensors_digest
+from app.networks.serialization import BACKBONE, Pause, from_bytes, go_on, mapped, tensors_digest
+from app.networks.skeleton import Skeleton
 from app.networks.spec import NetworkSpec
 from app.networks.user_network import penalties_of
 from app.storage.registry import ModelRegistry
@@ -31,6 +33,9 @@ from app.storage.tables import ArtifactKind, FileState, Version
 from app.storage.weights import WeightStore
 
 log = get_logger(__name__)
+
+SKELETONS = 32
+"""Forms of networks that are remembered, by last use."""
 
 Key = tuple[str, ...]
 """What a backbone is made from: a spec, a version's file, or another backbone and the digest of what moved in it."""
@@ -69,13 +74,22 @@ class VersionLoader:
         *,
         device: torch.device | str = "cpu",
         keep: int = 0,
+        buffers: int = 1,
+        pause: Pause = go_on,
     ) -> None:
+        """On an accelerator `buffers` sets of memory are held ready for backbones of each form.
+
+        `pause` is called between the steps of reading and checking a file.
+        """
         self._registry = registry
         self._weights = weights
         self._builders = builders
         self._base_weights = base_weights
         self._device = torch.device(device)
         self._keep = keep
+        self._pause = pause
+        self._pool = None if self._device.type == "cpu" else BufferPool(self._device, spare=buffers)
+        self._skeletons: OrderedDict[Key, Skeleton] = OrderedDict()
         self._state = threading.Condition()
         self._making: set[Key] = set()
         self._modules: WeakValueDictionary[Key, nn.Module] = WeakValueDictionary()
@@ -177,7 +191,7 @@ class VersionLoader:
         try:
             if base.files == FileState.NONE:
                 return self._built(of)
-            return self._shared(("version", base.id), lambda: self._filled(of, from_bytes(self._read(base))))
+            return self._shared(("version", base.id), lambda: self._filled(of, self._read(base)))
         except PerennialError as error:
             if base is version:
                 raise
@@ -187,20 +201,41 @@ class VersionLoader:
         return self._shared(_built_key(spec), lambda: build_backbone(spec, self._builders, self._base_weights))
 
     def _full(self, version: Version, spec: NetworkSpec) -> Network:
-        tensors = from_bytes(self._read(version))
+        tensors = self._read(version)
         backbone = self._shared(("version", version.id), lambda: self._filled(spec, tensors))
         return headed(spec, backbone, tensors, self._projection(spec, backbone.width))
 
     def _filled(self, spec: NetworkSpec, tensors: Tensors) -> Backbone:
-        network = skeleton(spec, self._builders)
-        load_tensors(network, tensors)
-        return Backbone(network.backbone, network.width)
+        """Give a backbone of what a file holds: on the CPU the mapped tensors themselves, elsewhere their copies."""
+        form = self._skeleton(spec)
+        form.require_fit(spec, tensors, self._pause)
+        if self._pool is None:
+            return form.filled(tensors)
+        buffers = self._pool.taken(form.shapes, {name: tensors[f"{BACKBONE}{name}"] for name in form.shapes})
+        backbone = form.filled(tensors, lambda name, _: buffers[name])
+        self._pool.returned_with(backbone.module, buffers)
+        return backbone
 
-    def _read(self, version: Version) -> bytes:
+    def _skeleton(self, spec: NetworkSpec) -> Skeleton:
+        key = _built_key(spec)
+        with self._state:
+            found = self._skeletons.get(key)
+            if found is not None:
+                self._skeletons.move_to_end(key)
+                return found
+        made = skeleton(spec, self._builders)
+        with self._state:
+            self._skeletons[key] = made
+            while len(self._skeletons) > SKELETONS:
+                self._skeletons.popitem(last=False)
+        return made
+
+    def _read(self, version: Version) -> Tensors:
         artifact = self._registry.artifacts(version.id).get(ArtifactKind.WEIGHTS)
         if artifact is None:
             raise MissingWeights(f"the weights file of version {version.number}")
-        return self._weights.read(version.id, artifact)
+        with self._weights.verified(version.id, artifact, self._pause) as path:
+            return mapped(path)
 
     def _shared(self, key: Key, make: Callable[[], Backbone], base: nn.Module | None = None) -> Backbone:
         """Give the backbone of that key, made if it is not loaded; two who ask at once make it once."""

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api import deps, envelope, error_handlers, openapi
 from app.api.express import Express
+from app.api.inflation import Inflation
 from app.api.key_cache import KeyCache
 from app.api.limits import STREAMS, BodyLimits, Streams
 from app.api.metrics import Metrics
@@ -29,10 +30,10 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
-from app.serving.batching import Batching
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
+from app.serving.pace import Pace
 from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
 from app.serving.refresher import Refresher
@@ -81,18 +82,29 @@ def create_app(settings: Settings) -> FastAPI:
     predictions = PredictionLog(database)
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    versions = VersionLoader(registry, weights, settings.builders, base_weights, device=settings.server_device)
-    loader = PredictorLoader(registry, versions, device=settings.server_device)
-    live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
-    refresher = Refresher(registry, roster, loader, live_models, poll_seconds=settings.poll_seconds)
-    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
     batcher = Batcher(
         threads=INFERENCE_THREADS,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
-        batching=Batching(queue_items=settings.inflight_limit),
+        inflight_limit=settings.inflight_limit,
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
+    pace = Pace(lambda: batcher.inflight > 0)
+    versions = VersionLoader(
+        registry,
+        weights,
+        settings.builders,
+        base_weights,
+        device=settings.server_device,
+        buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
+        pause=pace,
+    )
+    loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
+    live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
+    refresher = Refresher(
+        registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
+    )
+    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
     @asynccontextmanager
@@ -146,6 +158,7 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(Express, parts=parts)
     app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
+    app.add_middleware(Inflation)  # around the limits, which count what comes out of it
     hosts = {*envelope.LOOPBACK, settings.host} if _is_loopback(settings.host) else None
     app.add_middleware(envelope.Envelope, hosts=hosts)
     return app

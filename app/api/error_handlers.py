@@ -1,7 +1,7 @@
 """The one place where an error gets its HTTP status; every answer that is not a success is a problem (RFC 9457).
 
-Installed by the composition root. A status is looked up along the error's classes, so a new error of the tree
-needs no row here.
+Under /v2 the same is told in the form of that protocol. Installed by the composition root. A status is looked up
+along the error's classes, so a new error of the tree needs no row here.
 """
 
 import re
@@ -12,8 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from app.api.complaints import complaint
+from app.api.v2.errors import error_form, speaks
 from app.errors import (
     Conflict,
     Corrupt,
@@ -75,6 +77,24 @@ STATUS: dict[type[PerennialError], int] = {
 }
 
 
+class ProblemResponse(JSONResponse):
+    """An answer in the form of RFC 9457, or in that of the protocol that its address speaks."""
+
+    media_type = PROBLEM_JSON
+
+    def __init__(self, body: dict[str, Any], status: int, headers: dict[str, str] | None) -> None:
+        self._body = body
+        self._more = headers
+        super().__init__(body, status_code=status, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not speaks(scope["path"]):
+            await super().__call__(scope, receive, send)
+            return
+        form = error_form(self._body["detail"], self._body)
+        await JSONResponse(form, self.status_code, self._more)(scope, receive, send)
+
+
 def problem(
     status: int,
     detail: str,
@@ -91,7 +111,7 @@ def problem(
         "detail": detail,
         **(members or {}),
     }
-    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM_JSON)
+    return ProblemResponse(body, status, headers)
 
 
 def problem_of(error: PerennialError) -> JSONResponse:

@@ -13,7 +13,7 @@ from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
 from app.api.openapi import problems
 from app.api.paths import ModelPath
-from app.api.schemas.models import ModelAnswer, ModelRequest, ModelsAnswer, RecipeChange
+from app.api.schemas.models import ModelAnswer, ModelChange, ModelRequest, ModelsAnswer
 from app.api.security import Called, needs
 from app.api.shown import shown_model
 from app.errors import AlreadyExists, InvalidNetwork, NotFound, UnknownModel
@@ -61,18 +61,24 @@ def show(model: ModelPath, parts: Wired) -> ModelAnswer:
 
 @router.patch(
     "/{model}",
-    summary="Change the recipe",
+    summary="Change a model",
     response_model=ModelAnswer,
     responses=problems(400, 404, 413, 415),
-    **needs(Scope.ADMIN, **described(RecipeChange)),
+    **needs(Scope.ADMIN, **described(ModelChange)),
 )
 async def change(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
-    """Change how the model learns from its next update on; fields left out stay, unless a recipe is named."""
-    asked = await read_json(request, RecipeChange)
+    """Change how the model learns, from its next update on, or how its requests are joined, within a moment."""
+    asked = await read_json(request, ModelChange)
 
     def act() -> ModelAnswer:
-        recipe = _changed(parts.registry.model(model), asked.recipe)
-        return shown_model(parts, parts.registry.change_recipe(model, recipe, caller.name))
+        row = parts.registry.model(model)
+        recipe = None if asked.recipe is None else _changed(row, asked.recipe)
+        if asked.batching is not None:
+            row = parts.registry.change_batching(model, asked.batching, caller.name)
+            parts.refresher.wake()
+        if recipe is not None:
+            row = parts.registry.change_recipe(model, recipe, caller.name)
+        return shown_model(parts, row)
 
     return await run_in_threadpool(act)
 

@@ -14,21 +14,25 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.error_handlers import PROBLEM_JSON
-from app.api.schemas.models import ModelRequest, ReasonRequest, RecipeChange, RunRequest
+from app.api.schemas.models import ModelChange, ModelRequest, ReasonRequest, RunRequest
 from app.api.schemas.predict import PredictRequest
 from app.api.schemas.samples import LabelChange, SampleItem, SamplesRequest
 from app.api.schemas.versions import PromoteRequest, RollbackRequest
 from app.api.schemas.wire import Problem
 from app.api.security import PUBLIC
+from app.api.v2.schemas import IndexRequest, InferError, InferRequest
 
 FORMS: tuple[type[BaseModel], ...] = (
+    IndexRequest,
+    InferError,
+    InferRequest,
     LabelChange,
     ModelRequest,
     PredictRequest,
     Problem,
     PromoteRequest,
     ReasonRequest,
-    RecipeChange,
+    ModelChange,
     RollbackRequest,
     RunRequest,
     SampleItem,
@@ -60,6 +64,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in sorted({*statuses, 401, 403, 422, 503})
     }
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the same for a route under /v2, whose protocol has a form of its own."""
+    form = {"application/json": {"schema": {"$ref": "#/components/schemas/InferError"}}}
+    return {status: {**told, "content": form} for status, told in problems(*statuses).items()}
 
 
 def install(app: FastAPI) -> None:

@@ -4,8 +4,8 @@ import time
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
-from starlette.concurrency import run_in_threadpool
 
+from app.api.answering import predictor_of
 from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, prediction_of, records_of
 from app.api.body import described
 from app.api.deps import Parts, Wired
@@ -19,8 +19,7 @@ from app.api.schemas.predict import (
     PredictRequest,
 )
 from app.api.security import needs
-from app.errors import NoLiveModel, PerennialError
-from app.serving.predictor import Predictor
+from app.errors import PerennialError
 from app.storage.predictions import PredictionRecord
 from app.storage.tables import Prediction
 
@@ -48,7 +47,7 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
     try:
         parts.batcher.require_room(model)  # before a large body is read
         question = await asked(request)
-        predictor = await _predictor(parts, model, version)
+        predictor = await predictor_of(parts, model, version)
         contents = contents_of(question, predictor.spec)
         answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
@@ -99,16 +98,3 @@ def prediction(
         top=[LabelScore(label=one["label"], score=one["score"]) for one in top],
         created_at=record.created_at,
     )
-
-
-async def _predictor(parts: Parts, model: str, version: int | None) -> Predictor:
-    live = parts.live_models.get(model)
-    if version is not None:
-        warm = None if live is None else live.warm_number(version)
-        if warm is not None:
-            return warm
-        return await parts.aside.call(lambda: parts.pinned_versions.get(model, version))
-    if live is None:
-        await run_in_threadpool(parts.registry.model, model)  # UnknownModel, or it is only not here yet
-        raise NoLiveModel(model)
-    return live.predictor()

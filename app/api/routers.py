@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api import events, families, health, learning, matrix, models, predict, recipes, samples, versions
+from app.api.v2 import infer, metadata
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -15,4 +16,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     recipes.router,
     events.router,
     health.router,
+    infer.router,
+    metadata.router,
 )

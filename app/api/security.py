@@ -18,6 +18,8 @@ PUBLIC = frozenset(
         "/",
         "/livez",
         "/readyz",
+        "/v2/health/live",
+        "/v2/health/ready",
         "/metrics",
         "/docs",
         "/docs/swagger-ui-bundle.js",

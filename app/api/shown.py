@@ -6,6 +6,7 @@ from typing import Any
 from app.api.deps import Parts
 from app.api.schemas.models import ModelAnswer, QueueAnswer
 from app.api.schemas.versions import PrequentialAnswer, TestAnswer, VersionAnswer
+from app.batching import Batching
 from app.storage.tables import ArtifactKind, LabelState, Model, Version
 
 
@@ -29,6 +30,7 @@ def shown_model(parts: Parts, model: Model) -> ModelAnswer:
         input=model.input,
         network=model.network,
         recipe=model.recipe,
+        batching=Batching.model_validate(model.batching),
         family=_family(parts, model),
         recipe_number=model.recipe_number,
         created_at=model.created_at,

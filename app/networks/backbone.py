@@ -31,7 +31,7 @@ def example(shape: ImageInput | FeaturesInput, batch: int = 2) -> Tensor:
     """Make a batch of the input's shape, the same always and not constant: float32 in about ±1."""
     generator = torch.Generator().manual_seed(batch)
     sizes = (shape.channels, shape.size, shape.size) if isinstance(shape, ImageInput) else (shape.size,)
-    return torch.rand(batch, *sizes, generator=generator) * 2 - 1
+    return torch.rand(batch, *sizes, generator=generator, device="cpu") * 2 - 1
 
 
 @torch.no_grad()
@@ -40,8 +40,9 @@ def cut(network: nn.Module, shape: ImageInput | FeaturesInput, classes: int) -> 
 
     The network must map a batch of the input to (batch, classes). It is changed in place: an Identity stands where
     the head was, so the other names in its state stay as they were. InvalidNetwork says what does not fit.
+    A network on the meta device, which has no numbers, is cut by its shapes alone.
     """
-    inputs = example(shape)
+    inputs = example(shape).to(_device_of(network))
     name, head, fed, logits = _run(network, inputs)
     if logits.shape != (2, classes):
         raise InvalidNetwork(
@@ -65,7 +66,7 @@ def cut(network: nn.Module, shape: ImageInput | FeaturesInput, classes: int) -> 
             f"Without its last layer {name!r} the network does not run ({error}). forward() may only call that "
             "layer, not read its weight or sizes."
         ) from error
-    if not isinstance(features, Tensor) or not torch.equal(features, fed):
+    if not isinstance(features, Tensor) or not _alike(features, fed):
         raise InvalidNetwork(
             f"Without its last layer {name!r} the network does not give that layer's input. "
             "Return the layer's output directly from forward(), and use no randomness in eval mode."
@@ -99,7 +100,7 @@ def _run(network: nn.Module, inputs: Tensor) -> tuple[str, nn.Linear | None, Ten
     if not isinstance(output, Tensor):
         raise InvalidNetwork(f"forward() gave a {type(output).__name__}; expected one tensor of logits.")
     for name, module, fed, result in reversed(calls):
-        if result.data_ptr() == output.data_ptr() and result.shape == output.shape:
+        if _one_memory(result, output) and result.shape == output.shape:
             if sum(call[1] is module for call in calls) > 1:
                 break
             return name, module, fed, output
@@ -115,6 +116,19 @@ def _replace(network: nn.Module, name: str) -> None:
         for child_name, child in list(parent.named_children()):
             if child is head:
                 setattr(parent, child_name, nn.Identity())
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    first = next(network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _one_memory(one: Tensor, other: Tensor) -> bool:
+    return one is other if one.is_meta else one.data_ptr() == other.data_ptr()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape if one.is_meta else torch.equal(one, other)
 
 
 def _sizes(tensor: Tensor) -> str:

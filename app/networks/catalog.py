@@ -17,6 +17,7 @@ from app.networks.linear import linear
 from app.networks.mlp import mlp
 from app.networks.network import Network
 from app.networks.projection import Projection
+from app.networks.skeleton import Skeleton, hollowed, is_whole_state
 from app.networks.small_cnn import small_cnn
 from app.networks.spec import NetworkSpec
 from app.networks.torchvision_classifier import NAMES, torchvision_classifier
@@ -65,9 +66,26 @@ def build_backbone(spec: NetworkSpec, builders: Mapping[str, str], base_weights:
     return backbone
 
 
-def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Network:
-    """Make the network of a spec without reading base weights, for `load_weights` to fill with a version's own."""
-    return with_head(spec, bare_backbone(spec, builders))
+def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Skeleton:
+    """Make the backbone of a spec without its numbers, for a version's own; no base weights are read.
+
+    The catalog's own are built without memory, so nothing is drawn. A user's builder may do anything with its
+    numbers, so it is called as ever, and they are let go; so it is with the few that compute their own sizes.
+    """
+    formed = None if spec.architecture in builders else _formed(spec)
+    if formed is None:
+        return hollowed(bare_backbone(spec, builders))
+    return hollowed(Backbone(formed.module.to_empty(device="cpu"), formed.width))
+
+
+def _formed(spec: NetworkSpec) -> Backbone | None:
+    """Build a backbone of the catalog on the meta device; None where that would lose something."""
+    try:
+        with torch.device("meta"):
+            formed = bare_backbone(spec, {})
+    except NotImplementedError:  # what torch raises where a number is asked of a tensor without any
+        return None
+    return formed if is_whole_state(formed.module) else None
 
 
 def with_head(spec: NetworkSpec, backbone: Backbone, projection: Projection | None = None) -> Network:

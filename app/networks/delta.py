@@ -15,7 +15,7 @@ from app.networks.backbone import Backbone
 from app.networks.head import Head
 from app.networks.network import Network
 from app.networks.projection import Projection
-from app.networks.serialization import BACKBONE, HEAD, from_bytes, listed, require_fit
+from app.networks.serialization import BACKBONE, HEAD, listed, require_fit
 from app.networks.spec import NetworkSpec
 
 Tensors = Mapping[str, Tensor]
@@ -38,7 +38,7 @@ def delta_of(state: Tensors, base_state: Tensors) -> dict[str, Tensor]:
 def apply_delta(
     spec: NetworkSpec,
     base: Backbone,
-    data: bytes,
+    tensors: Tensors,
     move: Callable[[Backbone, Tensors], Backbone] | None = None,
     projection: Projection | None = None,
 ) -> Network:
@@ -48,7 +48,6 @@ def apply_delta(
     finite. Where the backbone is unchanged the network holds the base's own module; otherwise what `move` makes of
     it, `moved` if left out. The base stays as it was; who wants to change the network copies it first.
     """
-    tensors = from_bytes(data)
     changed = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     state = base.module.state_dict() if changed else {}  # asked of a backbone of many layers it takes milliseconds
     own = {f"{BACKBONE}{name}": tensor for name, tensor in state.items()}

@@ -1,11 +1,12 @@
 """Weights as bytes and back: safetensors only, and nothing is believed before it is checked.
 
-Knows nothing of files; the weight store keeps the bytes and their digest.
+The weight store keeps the files and their digests; here is only how one is mapped.
 """
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -20,6 +21,14 @@ BACKBONE, HEAD = "backbone.", "head."
 """What the names of a network's state begin with."""
 
 _WHAT = "A weight file"
+_CHUNK = 1 << 20
+
+Pause = Callable[[], object]
+"""Called between the steps of long work: whoever loads beside predictions waits here for as long as it sees fit."""
+
+
+def go_on() -> None:
+    """Pause for nobody."""
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -33,12 +42,35 @@ def from_bytes(data: bytes) -> dict[str, Tensor]:
     """Read safetensors bytes; Corrupt if the header is oversized, names a key twice or does not fit the data."""
     if len(data) < 8:
         raise Corrupt(_WHAT, "it is shorter than its header")
-    length = int.from_bytes(data[:8], "little")
+    length = _header_length(data[:8])
+    return _checked(data[8 : 8 + length], lambda: safetensors.torch.load(data))
+
+
+def mapped(path: Path) -> dict[str, Tensor]:
+    """Give a file's tensors without reading them: pages come when they are touched, one copy for all processes.
+
+    Raises what `from_bytes` does. Who writes to a tensor changes a page of its own, never the file. The file may be
+    renamed or removed afterwards, but must not be cut short while a tensor lives. No file handle is kept.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise Corrupt(_WHAT, "it is shorter than its header")
+        header = file.read(_header_length(start))
+    return _checked(header, lambda: safetensors.torch.load_file(path))
+
+
+def _header_length(start: bytes) -> int:
+    length = int.from_bytes(start, "little")
     if length > MAX_HEADER_BYTES:
         raise Corrupt(_WHAT, f"its header claims {length} bytes, at most {MAX_HEADER_BYTES} are allowed")
+    return length
+
+
+def _checked(header: bytes, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
-        json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
-        return safetensors.torch.load(data)
+        json.loads(header, object_pairs_hook=_unique)
+        return read()
     except (SafetensorError, ValueError, KeyError, RuntimeError, RecursionError, TypeError) as error:
         raise Corrupt(_WHAT, f"its header cannot be read ({error})") from error
 
@@ -60,7 +92,9 @@ def load_tensors(network: Network, tensors: Mapping[str, Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def require_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optional: Collection[str] = ()) -> None:
+def require_fit(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optional: Collection[str] = (), pause: Pause = go_on
+) -> None:
     """Raise Corrupt unless names, shapes and dtypes are those of `own` and every number is finite.
 
     Names in `optional` may be missing.
@@ -75,8 +109,10 @@ def require_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], option
                 f"{name} is {tensor.dtype} {tuple(tensor.shape)}, "
                 f"the network has {own[name].dtype} {tuple(own[name].shape)}",
             )
-        if not torch.isfinite(tensor).all():
-            raise Corrupt(_WHAT, f"{name} holds a number that is not finite")
+        for part in _parts(tensor):
+            if not all(bool(extreme.isfinite()) for extreme in part.aminmax()):
+                raise Corrupt(_WHAT, f"{name} holds a number that is not finite")
+            pause()
 
 
 def backbone_digest(network: Network) -> str:
@@ -97,6 +133,12 @@ def listed(names: list[str], most: int = 8) -> str:
     """Name them in one line, at most so many."""
     rest = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def _parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Cut a tensor of floats into flat pieces; their extremes, unlike `isfinite`, take no memory of its size."""
+    if tensor.is_floating_point() and tensor.numel():
+        yield from torch.split(tensor.detach().reshape(-1), _CHUNK)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

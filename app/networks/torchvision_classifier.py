@@ -7,6 +7,7 @@ to small pictures, its normalisation to small batches.
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -74,7 +75,8 @@ def torchvision_classifier(name: str) -> Callable[[NetworkSpec], Backbone]:
 
 
 def _bare(name: str, size: int) -> nn.Module:
-    import torchvision  # noqa: PLC0415  it takes five seconds, which most models need not wait for
+    with torch.device("cpu"):  # what the library makes for itself must be real, whatever is being built
+        import torchvision  # noqa: PLC0415  it takes five seconds, which most models need not wait for
 
     if name.startswith("vit_"):
         patch = int(name.rsplit("_", 1)[1])

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from app.batching import Batching
 from app.errors import DeadlineExceeded, Overloaded
 from app.serving import forward_pass
 from app.serving.ask import Answering, Ask, Part
 from app.serving.batch_report import BatchReport
-from app.serving.batching import Batching
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
 
@@ -39,11 +39,13 @@ class Batcher:
         threads: int,
         decoding_threads: int,
         request_seconds: float,
+        inflight_limit: int = 256,
         batching: Batching | None = None,
         observe: Callable[[BatchReport], None] = lambda _: None,
     ) -> None:
         """`observe` is called on the event loop once for each batch."""
         self._request_seconds = request_seconds
+        self._inflight_limit = inflight_limit
         self._batching = batching or Batching()
         self._observe = observe
         self._queues: dict[str, ModelQueue] = {}
@@ -78,14 +80,15 @@ class Batcher:
     def configure(self, name: str, batching: Batching) -> None:
         """Join that model's requests in another way from the next batch on."""
         queue = self._queue(name)
-        with self._changed:
-            queue.batching = batching
-            self._changed.notify_all()
+        if queue.batching != batching:
+            with self._changed:
+                queue.batching = batching
+                self._changed.notify_all()
 
     def require_room(self, name: str) -> None:
         """Raise Overloaded when that model's queue is full: a look before a large body is read."""
         queue = self._queues.get(name)
-        if queue is not None and queue.inflight >= queue.batching.queue_items:
+        if queue is not None and not queue.has_room(1):
             raise _overloaded(queue, 1)
 
     async def answer(
@@ -101,7 +104,7 @@ class Batcher:
         DeadlineExceeded. On the event loop only.
         """
         queue = self._queue(predictor.name)
-        if queue.inflight and queue.inflight + len(contents) > queue.batching.queue_items:
+        if not queue.has_room(len(contents)):
             raise _overloaded(queue, len(contents))
         now = time.perf_counter()
         ask = Ask(predictor, contents, top_k, arrived=now, deadline=now + self._request_seconds)
@@ -140,7 +143,7 @@ class Batcher:
     def _blink(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
         return (
             predictor.cheap
-            and queue.batching.window_seconds == 0
+            and queue.batching.window_ms == 0
             and queue.cost.batches >= KNOWN_BATCHES
             and queue.cost.seconds(1) < BLINK_SECONDS
         )
@@ -190,7 +193,7 @@ class Batcher:
         queue = self._queues.get(name)
         if queue is None:
             with self._changed:
-                queue = self._queues.setdefault(name, ModelQueue(name, self._batching))
+                queue = self._queues.setdefault(name, ModelQueue(name, self._batching, self._inflight_limit))
                 if queue not in self._turn:
                     self._turn.append(queue)
         return queue

@@ -48,3 +48,8 @@ class FamilyPredictor:
     def trimmed(self, answer: tuple[Answer, ...], top_k: int) -> tuple[Answer, ...]:
         """Give each member's answer with fewer of the most believed labels."""
         return tuple(member.trimmed(one, top_k) for member, one in zip(self.members, answer, strict=True))
+
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember the batch for each member's next version."""
+        for member in self.members:
+            member.note(items)

@@ -109,6 +109,7 @@ def _shared(parts: Sequence[Part[Any]]) -> list[tuple[Part[Any], Sequence[Any]]]
     answers = predictor.predict(items, top_k)
     if len(answers) != len(items):
         raise WrongCount(predictor.name, len(items), len(answers))
+    predictor.note(items)
     shared = []
     at = 0
     for part in parts:

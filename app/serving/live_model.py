@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from app.errors import NoLiveModel
 from app.serving.predictor import Predictor
+from app.serving.recent_inputs import RecentInputs
 
 KillPoint = Callable[[str], None]
 
@@ -35,6 +36,7 @@ class LiveModel:
         self.current: Served | None = None
         self.error: str | None = None  # why the assigned version is not the one served
         self.swaps = 0
+        self.recent = RecentInputs()
         self._warm: OrderedDict[str, Predictor] = OrderedDict()  # oldest use first; holds the current one too
         self._warm_versions = warm_versions
         self._kill_point = kill_point

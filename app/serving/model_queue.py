@@ -6,18 +6,19 @@ Owned by the Batcher, which holds its lock around every call. Knows nothing of t
 from collections import deque
 from typing import Any
 
+from app.batching import Batching
 from app.serving.ask import Part
 from app.serving.batch_cost import BatchCost
-from app.serving.batching import Batching
 
 
 class ModelQueue:
     """Parts in the order in which they came, and what batches of them have cost."""
 
-    def __init__(self, name: str, batching: Batching) -> None:
+    def __init__(self, name: str, batching: Batching, inflight_limit: int) -> None:
         self.name = name
         self.batching = batching
         self.cost = BatchCost()
+        self._inflight_limit = inflight_limit
         self.inflight = 0  # items that wait or are in work; on the event loop only
         self._parts: deque[Part[Any]] = deque()
         self._items = 0
@@ -25,6 +26,11 @@ class ModelQueue:
     def __len__(self) -> int:
         """How many items wait, ready for a pass."""
         return self._items
+
+    def has_room(self, more: int) -> bool:
+        """Whether so many items more may be taken; any number may while nothing waits."""
+        limit = self.batching.queue_items or self._inflight_limit
+        return self.inflight == 0 or self.inflight + more <= limit
 
     def put(self, part: Part[Any]) -> None:
         self._parts.append(part)
@@ -37,9 +43,9 @@ class ModelQueue:
         """
         if not self._parts:
             return None
-        if self.batching.window_seconds == 0 or self._items >= self.batching.max_items:
+        if self.batching.window_ms == 0 or self._items >= self.batching.max_items:
             return 0.0
-        return self._parts[0].ask.arrived + self.batching.window_seconds
+        return self._parts[0].ask.arrived + self.batching.window_ms / 1000
 
     def take(self, most: int | None = None) -> list[Part[Any]]:
         """Take the next batch out: parts of one key from the front, at most `max_items` (or `most`) items.

@@ -34,7 +34,8 @@ class PinnedVersions:
         with self._loading:
             kept = self._kept.get((model, number))
             if kept is None:
-                kept = self._loader.load(self._registry.model(model), self._registry.version(model, number))
+                recent = None if live is None else live.recent
+                kept = self._loader.load(self._registry.model(model), self._registry.version(model, number), recent)
                 self._kept[model, number] = kept
             self._kept.move_to_end((model, number))
             while len(self._kept) > self._capacity:

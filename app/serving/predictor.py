@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from app.errors import Corrupt
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
-from app.recipe import FeaturesInput, ImageInput
+from app.recipe import FeaturesInput
+from app.serving.recent_inputs import RecentInputs
 
 
 class Scored(NamedTuple):
@@ -49,7 +49,9 @@ class Predictor:
         preprocessor: Preprocessor,
         labels: Sequence[str],
         device: torch.device,
+        recent: RecentInputs | None = None,
     ) -> None:
+        """`recent` is the model's own, shared by its versions."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -58,6 +60,7 @@ class Predictor:
         self._network = network
         self._preprocessor = preprocessor
         self._device = device
+        self._recent = recent or RecentInputs()
         self.key: Hashable = version_id
         self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
 
@@ -108,32 +111,11 @@ class Predictor:
         """Give the answer with fewer of the most believed labels."""
         return answer._replace(top=answer.top[:top_k])
 
-    def warm_up(self, *, backbone_is_warm: bool = False) -> None:
-        """Answer a made-up input, alone and in a batch, so that the first request is no slower; Corrupt if unfit.
-
-        Over a backbone that is warm already, alone is enough.
-        """
-        item = _golden_item(self.spec)
-        for count in (1,) if backbone_is_warm else (1, 8):
-            logits = self._scored(self.features([item] * count))
-            if logits.shape != (count, len(self.labels)):
-                raise Corrupt(
-                    f"version {self.version} of {self.model!r}",
-                    f"its golden answer has shape {tuple(logits.shape)}, expected {(count, len(self.labels))}",
-                )
-            if not bool(torch.isfinite(logits).all()):
-                raise Corrupt(f"version {self.version} of {self.model!r}", "its golden answer is not finite")
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember a batch that requests brought, for the model's next version to be warmed up with."""
+        self._recent.note(items)
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = self._network.head(self._network.fed(features))
             return logits.float().cpu()  # (batch, labels)
-
-
-def _golden_item(spec: NetworkSpec) -> Tensor:
-    """A decoded item that every network of this spec must answer: a grey ramp, or zeros."""
-    if isinstance(spec.input, ImageInput):
-        shape = (spec.input.channels, spec.input.size, spec.input.size)
-        count = shape[0] * shape[1] * shape[2]
-        return (torch.arange(count) % 256).to(torch.uint8).reshape(shape)
-    return torch.zeros(spec.input.size)

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from app.batching import Batching
 from app.errors import MissingBase, PerennialError
 from app.log import get_logger
+from app.serving.host_memory import give_back
 from app.serving.live_model import LiveModel, LiveModels
 from app.serving.loader import PredictorLoader
+from app.serving.pace import step_back
 from app.serving.predictor import Predictor
 from app.storage.registry import Assigned, ModelRegistry
 from app.storage.servers import ServerRoster, ServingReport
@@ -59,6 +62,7 @@ class Refresher:
         live_models: LiveModels,
         *,
         poll_seconds: float,
+        configure: Callable[[str, Batching], None] = lambda _name, _batching: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
@@ -66,17 +70,19 @@ class Refresher:
         self._loader = loader
         self._live_models = live_models
         self._poll_seconds = poll_seconds
+        self._configure = configure
         self._clock = clock
         self._server_id: str | None = None
         self._reported: list[ServingReport] | None = None
         self._next_beat = 0.0
         self._attempts: dict[int, Attempt] = {}  # by model id
         self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
+        self._told: dict[int, int] = {}  # model id → epoch served, as last reported
         self._seen_assignments = False
         self._state = threading.Condition()
         self._waking = threading.Event()
         self._stopping = threading.Event()
-        self._loading = ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="loading")
+        self._loading = ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="loading", initializer=step_back)
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
 
     def start(self) -> None:
@@ -108,20 +114,23 @@ class Refresher:
             )
 
     def wait_for(self, model_id: int, epoch: int, seconds: float) -> bool:
-        """Wait until this process serves that epoch of the model or a later one."""
+        """Wait until this process serves that epoch of the model or a later one, and the roster says so."""
         self.wake()
         with self._state:
-            return self._state.wait_for(lambda: self._serves(model_id, epoch), timeout=seconds)
+            return self._state.wait_for(lambda: self._told.get(model_id, -1) >= epoch, timeout=seconds)
 
     def refresh(self) -> None:
         """One turn: read the assignments, publish what is warm, start loading the rest, report."""
         assigned = [one for one in self._registry.assigned() if one.role == AssignmentRole.LIVE]
         for one in assigned:
+            self._configure(one.model.name, Batching.model_validate(one.model.batching))
             self._bring(one)
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
             self._seen_assignments = True
         self._report()
+        if self._loader.let_go():
+            self._loading.submit(give_back)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -134,13 +143,6 @@ class Refresher:
             action()
         except Exception:  # what is served stays served while the database is away
             log.warning("refresher failed", at=what, exc_info=True)
-
-    def _serves(self, model_id: int, epoch: int) -> bool:
-        return any(
-            live.current is not None and live.current.epoch >= epoch
-            for live in self._live_models.all()
-            if live.model_id == model_id
-        )
 
     def _bring(self, one: Assigned) -> None:
         live = self._live_models.add(one.model.name, one.model.id)
@@ -161,7 +163,7 @@ class Refresher:
 
     def _load(self, live: LiveModel, one: Assigned, attempt: Attempt) -> None:
         try:
-            predictor = self._loader.load(one.model, one.version)
+            predictor = self._loader.load(one.model, one.version, live.recent)
             self._publish(live, predictor, one.epoch)
         except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
             self._failed(live, one, attempt, error)
@@ -196,7 +198,7 @@ class Refresher:
         """Serve the nearest ancestor that loads, published one epoch early so that the real one replaces it."""
         broken: set[str] = set()  # bases that could not be read: what else stands on them need not be tried
         for version_id in self._ancestors(one):
-            predictor = self._try_ancestor(one, version_id, broken)
+            predictor = self._try_ancestor(live, one, version_id, broken)
             if predictor is not None:
                 why = f"{live.error} Serving version {predictor.version} meanwhile."
                 self._publish(live, predictor, one.epoch - 1, error=why)
@@ -208,12 +210,12 @@ class Refresher:
         except PerennialError:
             return []
 
-    def _try_ancestor(self, one: Assigned, version_id: str, broken: set[str]) -> Predictor | None:
+    def _try_ancestor(self, live: LiveModel, one: Assigned, version_id: str, broken: set[str]) -> Predictor | None:
         try:
             version = self._registry.version_by_id(version_id)
             if version.base_id in broken:
                 return None
-            return self._loader.load(one.model, version)
+            return self._loader.load(one.model, version, live.recent)
         except Exception as error:  # noqa: BLE001  # try the one before it
             if isinstance(error, MissingBase):
                 broken.add(error.base_id)
@@ -226,8 +228,6 @@ class Refresher:
             log.info("late load dropped", model=live.name, version=predictor.version, epoch=epoch)
             return
         live.error = error
-        with self._state:
-            self._state.notify_all()
         log.info(
             "version served",
             model=live.name,
@@ -258,4 +258,7 @@ class Refresher:
                 self._server_id, self._reported = None, None
                 return
             self._reported = reports
+            with self._state:
+                self._told = {report.model_id: report.epoch for report in reports}
+                self._state.notify_all()
             self._next_beat = self._clock() + BEAT_SECONDS

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
+from app.batching import Batching
 from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, UnknownFamily, UnknownModel, UnknownVersion
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
@@ -174,6 +175,22 @@ class ModelRegistry:
             reason="",
             at=now(session),
             detail={"number": model.recipe_number, "recipe": model.recipe},
+        )
+        return model
+
+    @writes
+    def change_batching(self, session: Session, name: str, batching: Batching, actor: str) -> Model:
+        """Have every server join the model's requests in another way from its next look on."""
+        model = lock_model(session, _model(session, name).id)
+        model.batching = batching.model_dump(mode="json")
+        record(
+            session,
+            model_id=model.id,
+            kind="batching.changed",
+            actor=actor,
+            reason="",
+            at=now(session),
+            detail={"batching": model.batching},
         )
         return model
 

@@ -172,6 +172,7 @@ class Model(Base):
     network: Mapped[dict[str, Any]]
     recipe: Mapped[dict[str, Any]]
     recipe_number: Mapped[int] = mapped_column(default=1)
+    batching: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     holdout_key: Mapped[bytes]  # keys the hash that splits held-out from learned
     pinned: Mapped[bool] = mapped_column(default=False)
     paused: Mapped[bool] = mapped_column(default=False)

@@ -7,7 +7,10 @@ version's id and kind; base weights, which never change, are named by their dige
 import hashlib
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +20,7 @@ from app.storage.tables import Artifact, ArtifactKind
 
 _SUFFIX = {ArtifactKind.WEIGHTS: "safetensors", ArtifactKind.LEARNER_STATE: "learner.safetensors"}
 _PARTIAL = ".partial"
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,28 @@ class WeightStore:
         kind = ArtifactKind(artifact.kind)
         what = f"the {kind.value.replace('_', ' ')} file of version id {version_id}"
         return _verified(self._path(version_id, kind), what, artifact.sha256)
+
+    @contextmanager
+    def verified(self, version_id: str, artifact: Artifact, pause: Callable[[], object]) -> Iterator[Path]:
+        """Verify an artifact piece by piece, and give its path for the block, which may map it.
+
+        Raises what `read` does, also at the end of the block if the file was exchanged or changed meanwhile. The
+        bytes are read, not looked at through a mapping, so that a damaged disk is an error and not a signal.
+        """
+        kind = ArtifactKind(artifact.kind)
+        what = f"the {kind.value.replace('_', ' ')} file of version id {version_id}"
+        path = self._path(version_id, kind)
+        try:
+            with path.open("rb", buffering=0) as file:
+                before = os.fstat(file.fileno())
+                if before.st_size != artifact.nbytes:
+                    raise Corrupt(what, f"it holds {before.st_size} bytes, its record says {artifact.nbytes}")
+                _require(what, _digest(file, pause), artifact.sha256)
+                yield path
+                if _identity(before) != _identity(path.stat()):
+                    raise Corrupt(what, "it was changed while it was read")
+        except FileNotFoundError:
+            raise MissingWeights(what) from None
 
     def delete(self, version_id: str) -> None:
         """Let the files of a version go; those already gone are no error."""
@@ -126,7 +152,24 @@ def _verified(path: Path, what: str, sha256: str) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise MissingWeights(what) from None
-    found = hashlib.sha256(data).hexdigest()
+    _require(what, hashlib.sha256(data).hexdigest(), sha256)
+    return data
+
+
+def _digest(file: FileIO, pause: Callable[[], object]) -> str:
+    """Give the sha256 of what an open file holds; both the reading and the hashing leave other threads alone."""
+    digest = hashlib.sha256()
+    piece = memoryview(bytearray(_PIECE))
+    while count := file.readinto(piece):
+        digest.update(piece[:count])
+        pause()
+    return digest.hexdigest()
+
+
+def _require(what: str, found: str, sha256: str) -> None:
     if found != sha256:
         raise Corrupt(what, f"its digest is {found[:12]}…, its record says {sha256[:12]}…")
-    return data
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

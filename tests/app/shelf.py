@@ -32,9 +32,9 @@ class Shelf:
     def __post_init__(self) -> None:
         self.registry = ModelRegistry(self.database)
 
-    def loader(self, keep: int = 0) -> VersionLoader:
+    def loader(self, keep: int = 0, device: str = "cpu") -> VersionLoader:
         """A loader of its own, as a process that starts now has it."""
-        return VersionLoader(self.registry, self.weights, {}, lambda source: {}, keep=keep)
+        return VersionLoader(self.registry, self.weights, {}, lambda source: {}, device=device, keep=keep)
 
     def create(
         self, name: str = "digits", architecture: str = "mlp", shape: Input | None = None, seed: int = 0

@@ -228,3 +228,43 @@ def test_a_version_whose_record_names_no_file_is_missing(shelf: Shelf) -> None:
     first.files = FileState.PRESENT
     with pytest.raises(MissingWeights):
         shelf.loader().load(first)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_cuda_a_version_takes_the_memory_that_another_left(shelf: Shelf) -> None:
+    first = shelf.whole(shelf.create())
+    second = shelf.whole(first)
+    loader = shelf.loader(device="cuda")
+    network = loader.load(first)
+    memory = {one.data_ptr() for one in network.backbone.parameters()}
+    assert all(one.is_cuda for one in network.parameters())
+    del network
+    gc.collect()
+
+    again = loader.load(second)
+
+    assert {one.data_ptr() for one in again.backbone.parameters()} == memory
+    expected = shelf.loader().load(second).state_dict()
+    assert all(torch.equal(one.cpu(), expected[name]) for name, one in again.state_dict().items())
+
+
+def test_a_whole_version_is_mapped_and_another_s_numbers_are_its_own(shelf: Shelf) -> None:
+    first = shelf.whole(shelf.create())
+    second = shelf.whole(first)
+    loader = shelf.loader()
+
+    one, other = loader.load(first), loader.load(second)
+
+    for before, after in zip(one.backbone.parameters(), other.backbone.parameters(), strict=True):
+        assert torch.equal(before + 0.01, after)
+
+
+def test_the_form_of_a_network_is_built_once_for_all_its_versions(shelf: Shelf) -> None:
+    first = shelf.whole(shelf.create())
+    second = shelf.whole(first)
+    loader = shelf.loader()
+
+    networks = [loader.load(version) for version in (first, second)]
+
+    assert len(loader._skeletons) == 1
+    assert networks[0].backbone is not networks[1].backbone

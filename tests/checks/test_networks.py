@@ -3,6 +3,8 @@
 The large torchvision names share one adapter with those run here and are left out for their time alone.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from app.networks.catalog import CATALOG, build, skeleton
 from app.networks.growth import grow
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
-from app.networks.serialization import backbone_digest, load_weights, to_bytes
+from app.networks.serialization import backbone_digest, go_on, load_weights, mapped, tensors_digest, to_bytes
 from app.networks.spec import NetworkSpec
 from app.networks.torchvision_classifier import NAMES
 from app.recipe import FeaturesInput, ImageInput
@@ -72,7 +74,7 @@ def test_an_item_gets_the_same_answer_alone(network: Network) -> None:
 
 @torch.no_grad()
 def test_saved_and_loaded_it_is_bit_equal(network: Network) -> None:
-    again = skeleton(NetworkSpec.from_json({**network.spec.to_json(), "seed": 2}), {})
+    again = build(NetworkSpec.from_json({**network.spec.to_json(), "seed": 2}), {})
     inputs = example(network.spec.input, 2)
     assert not torch.equal(again(inputs), network(inputs))
 
@@ -80,6 +82,24 @@ def test_saved_and_loaded_it_is_bit_equal(network: Network) -> None:
 
     assert torch.equal(again(inputs), network(inputs))
     assert backbone_digest(again) == backbone_digest(network)
+
+
+@torch.no_grad()
+def test_mapped_from_a_file_into_a_skeleton_it_is_bit_equal(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(to_bytes(network.state_dict()))
+    inputs = example(network.spec.input, 2)
+    form = skeleton(NetworkSpec.from_json({**network.spec.to_json(), "seed": 2}), {})
+    tensors = mapped(path)
+
+    form.require_fit(network.spec, tensors, go_on)
+    again = form.filled(tensors).module
+
+    assert torch.equal(again(inputs), network.raw_features(inputs))
+    assert tensors_digest(again.state_dict()) == backbone_digest(network)
+    assert all(one.requires_grad for one in again.parameters())
+    held = {f"backbone.{name}": one.data_ptr() for name, one in again.state_dict().items()}
+    assert held == {name: one.data_ptr() for name, one in tensors.items() if name.startswith("backbone.")}
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from app.api.schemas.versions import PrequentialAnswer, TestAnswer
 from app.api.schemas.wire import LabelText, ReasonText, Received, Sent, example
+from app.batching import Batching
 from app.recipe import NewModel, or_a_name
 
 _LABEL: TypeAdapter[str] = TypeAdapter(LabelText)
@@ -61,10 +62,11 @@ class ModelRequest(NewModel):
         return tuple(_LABEL.validate_python(label) for label in value)
 
 
-class RecipeChange(Received):
-    """Fields to change; those left out stay, a list or a part of another `kind` is replaced whole.
+class ModelChange(Received):
+    """What to change; what is left out stays.
 
-    With a name, alone or as `based_on`, the change starts from that recipe instead of the old one.
+    Of a recipe, a list or a part of another `kind` is replaced whole. With a name, alone or as `based_on`, the change
+    starts from that recipe instead of the old one. Of `batching`, what is left out goes back to its default.
     """
 
     model_config = ConfigDict(
@@ -72,15 +74,23 @@ class RecipeChange(Received):
             {"recipe": {"optimizer": {"lr": 0.02}, "trigger": {"samples": 64}}},
             {"recipe": "from-scratch"},
             {"recipe": {"based_on": "from-scratch", "optimizer": {"kind": "adam"}}},
+            {"batching": {"max_items": 32, "window_ms": 2}},
         ),
     )
 
-    recipe: dict[str, Any] = Field(json_schema_extra=or_a_name)
+    recipe: dict[str, Any] | None = Field(default=None, json_schema_extra=or_a_name)
+    batching: Batching | None = None
 
     @field_validator("recipe", mode="before")
     @classmethod
     def _from_its_name(cls, value: Any) -> Any:
         return {"based_on": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something(self) -> "ModelChange":
+        if self.recipe is None and self.batching is None:
+            raise ValueError("name at least one of recipe, batching")
+        return self
 
 
 class ReasonRequest(Received):
@@ -122,6 +132,7 @@ class ModelAnswer(Sent):
                 "input": {"kind": "features", "size": 4},
                 "network": {"architecture": "mlp", "weights": None},
                 "recipe": {"trainable": "all", "batch_size": 32},
+                "batching": {"max_items": 64, "window_ms": 0.0, "queue_items": None},
                 "family": None,
                 "recipe_number": 1,
                 "created_at": "2026-01-02T12:00:00Z",
@@ -145,6 +156,7 @@ class ModelAnswer(Sent):
     input: dict[str, Any]
     network: dict[str, Any]
     recipe: dict[str, Any]
+    batching: Batching
     family: str | None = Field(description="The models with which it shares a backbone; null for none.")
     recipe_number: int
     created_at: datetime

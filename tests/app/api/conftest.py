@@ -3,6 +3,7 @@
 import base64
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ import anyio.from_thread
 import httpx
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 from uuid_utils import uuid7
 
@@ -19,6 +21,7 @@ from app.main import create_app
 from app.networks.catalog import build
 from app.networks.serialization import to_bytes
 from app.networks.spec import NetworkSpec
+from app.serving.listener import listen
 from app.settings import Settings
 from app.storage.claims import Outcome
 from app.storage.database import Database
@@ -63,6 +66,11 @@ class Service:
         assert answer.status_code == 201, answer.text
         shown: dict[str, Any] = answer.json()
         return shown
+
+    def join(self, name: str, **batching: Any) -> None:
+        """Change how the model's requests are joined, and wait until that holds here."""
+        assert self.ask("PATCH", f"/v1/models/{name}", json={"batching": batching}).status_code == 200
+        self.parts.refresher.refresh()
 
     def publish(
         self,
@@ -174,6 +182,26 @@ def start(
 @pytest.fixture
 def service(start: Callable[..., Service]) -> Service:
     return start()
+
+
+@contextmanager
+def listening(service: Service, portal: anyio.from_thread.BlockingPortal) -> Iterator[str]:
+    """Put a real socket before a running service for the block: its `host:port`."""
+    config = uvicorn.Config(service.app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listener:
+        serving = portal.start_task_soon(server.serve, [listener])
+        try:
+            yield "{}:{}".format(*listener.getsockname())
+        finally:
+            server.should_exit = True
+            serving.result(20)
+
+
+@pytest.fixture
+def address(service: Service, portal: anyio.from_thread.BlockingPortal) -> Iterator[str]:
+    with listening(service, portal) as address:
+        yield address
 
 
 @pytest.fixture

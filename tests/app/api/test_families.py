@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.serving.batching import Batching
+from app.batching import Batching
 
 FEATURES = {"features": [5.1, 3.5, 1.4, 0.2]}
 
@@ -87,7 +87,7 @@ def test_no_more_inputs_are_taken_than_the_familys_queue_has_room_for(start: Any
     service = start(inflight_limit=1)
     service.create("breeds", family="animals", recipe="frozen-backbone")
     batcher = service.parts.batcher
-    batcher.configure("family animals", Batching(window_seconds=60, queue_items=1))
+    batcher.configure("family animals", Batching(window_ms=10_000, queue_items=1))
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(service.post, "/v1/families/animals/predict", json={"inputs": [FEATURES]})
         while not batcher.inflight:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app.main import create_app, run
-from app.serving.batching import Batching
 from app.settings import Settings
 from app.storage.database import Database
 
@@ -49,7 +48,7 @@ def test_composing_starts_nothing(make_settings: Any) -> None:
 def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: Any) -> None:
     service.create()
     predictor = service.parts.live_models.get("iris").predictor()
-    service.parts.batcher.configure("iris", Batching(window_seconds=60))
+    service.join("iris", window_ms=10_000)
     decoded: list[bytes] = []
     decode = predictor.decode
 
@@ -74,7 +73,7 @@ def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: An
         return sent
 
     sent = portal.call(ask_and_leave)
-    service.parts.batcher.configure("iris", Batching())
+    service.join("iris")
     service.post("/v1/models/iris/predict", json=FEATURES)  # behind it in the queue
 
     assert sent[0]["status"] == 499

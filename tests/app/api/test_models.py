@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from app.batching import Batching
+
 FEATURES = {"inputs": [{"features": [1.0, 2.0, 3.0, 4.0]}]}
 
 
@@ -293,3 +295,27 @@ def _references(node: Any) -> list[str]:
     if isinstance(node, list):
         return [found for value in node for found in _references(value)]
     return []
+
+
+def test_how_requests_are_joined_can_be_changed_while_serving(service: Any) -> None:
+    service.create()
+    batcher = service.parts.batcher
+
+    changed = service.ask("PATCH", "/v1/models/iris", json={"batching": {"max_items": 8, "window_ms": 2}})
+
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["batching"] == {"max_items": 8, "window_ms": 2.0, "queue_items": None}
+    service.parts.refresher.refresh()
+    assert batcher._queue("iris").batching == Batching(max_items=8, window_ms=2.0)
+    assert service.get("/v1/models/iris").json()["recipe_number"] == 1
+    kinds = [event["kind"] for event in service.get("/v1/events").json()["events"]]
+    assert "batching.changed" in kinds
+
+
+@pytest.mark.parametrize("change", [{}, {"batching": {"max_items": 0}}, {"batching": {"window": 1}}])
+def test_a_change_that_says_nothing_or_makes_no_sense_is_refused(service: Any, change: dict[str, Any]) -> None:
+    service.create()
+
+    answer = service.ask("PATCH", "/v1/models/iris", json=change)
+
+    assert answer.status_code == 422, answer.text

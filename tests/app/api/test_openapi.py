@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from app.api.schemas import events, families, health, matrix, models, predict, recipes, samples, versions, wire
 from app.api.security import PUBLIC
+from app.api.v2 import schemas as v2
 
-SCHEMAS = (events, families, health, matrix, models, predict, recipes, samples, versions, wire)
+SCHEMAS = (events, families, health, matrix, models, predict, recipes, samples, v2, versions, wire)
 FORMS = sorted(
     {
         one

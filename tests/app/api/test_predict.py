@@ -6,8 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.serving.batching import Batching
-
 FEATURES = [5.1, 3.5, 1.4, 0.2]
 
 
@@ -91,13 +89,13 @@ def test_too_many_inputs_at_a_time_are_turned_away_with_a_time_to_come_back(star
     service = start(inflight_limit=1)
     service.create()
     batcher = service.parts.batcher
-    batcher.configure("iris", Batching(window_seconds=60, queue_items=1))
+    service.join("iris", window_ms=10_000, queue_items=1)
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(ask, service)
         while not batcher.inflight:
             assert not waiting.done()
         answer = ask(service)
-        batcher.configure("iris", Batching(queue_items=1))
+        service.join("iris", queue_items=1)
 
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
@@ -108,7 +106,7 @@ def test_too_many_inputs_at_a_time_are_turned_away_with_a_time_to_come_back(star
 def test_a_prediction_that_takes_too_long_is_given_up(start: Any) -> None:
     service = start(request_seconds=0.05)
     service.create()
-    service.parts.batcher.configure("iris", Batching(window_seconds=60))
+    service.join("iris", window_ms=10_000)
 
     answer = ask(service)
 

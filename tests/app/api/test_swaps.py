@@ -66,6 +66,20 @@ def test_a_rollback_to_a_warm_version_reads_nothing(service: Any) -> None:
     assert service.post(PREDICT, json=FEATURES).json()["version"] == 2
 
 
+def test_what_was_asked_is_there_for_the_next_version_to_be_warmed_up_with(service: Any) -> None:
+    service.create()
+    service.publish("iris", winner=0)
+    assert service.parts.refresher.wait_for(1, 2, 5)
+
+    assert service.post(PREDICT, json=FEATURES).status_code == 200
+    service.publish("iris", winner=1)
+    assert service.parts.refresher.wait_for(1, 3, 5)
+
+    recent = service.parts.live_models.get("iris").recent
+    assert recent.sizes(3) == [4]  # what warms up is not counted
+    assert [item.tolist() for item in recent.items()] == [[1.0, 2.0, 3.0, 4.0]]
+
+
 def test_a_broken_file_leaves_the_old_version_and_tells_why(service: Any) -> None:
     service.create()
     service.publish("iris", winner=0)

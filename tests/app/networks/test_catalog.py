@@ -108,10 +108,10 @@ def test_random_weights_get_a_fitted_stem_and_no_running_statistics() -> None:
 
 def test_base_weights_keep_stem_and_statistics() -> None:
     network = skeleton(NetworkSpec("resnet18", ImageInput(size=32), weights="sha256:" + "0" * 64), {})
-    stem = network.backbone.get_submodule("conv1")
+    stem = network.module.get_submodule("conv1")
     assert isinstance(stem, nn.Conv2d)
     assert stem.kernel_size == (7, 7)
-    assert len(batch_norms(network)) == 20
+    assert len(batch_norms(network.module)) == 20
 
 
 def test_the_mlp_learns_from_raw_scales_and_a_constant_column() -> None:

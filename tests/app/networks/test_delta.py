@@ -13,7 +13,7 @@ from app.networks.delta import apply_delta, delta_of
 from app.networks.growth import grow
 from app.networks.network import Network
 from app.networks.projection import Projection
-from app.networks.serialization import backbone_digest, to_bytes
+from app.networks.serialization import backbone_digest, from_bytes, to_bytes
 from app.networks.spec import NetworkSpec
 from app.networks.standardize import standardize
 from app.recipe import FeaturesInput, ImageInput
@@ -78,7 +78,7 @@ def test_a_head_alone_comes_back_over_the_base_s_own_module() -> None:
     base = network()
     child = taught(base)
 
-    back = apply_delta(child.spec, backbone(base), to_bytes(delta(child, base)))
+    back = apply_delta(child.spec, backbone(base), from_bytes(to_bytes(delta(child, base))))
 
     assert back.backbone is base.backbone
     assert torch.equal(back(torch.ones(3, 4)), child(torch.ones(3, 4)))
@@ -91,7 +91,7 @@ def test_a_moved_buffer_comes_back_and_all_else_stays_the_base_s() -> None:
     standardize(child, torch.randn(5, 4))
     before = backbone_digest(base)
 
-    back = apply_delta(child.spec, backbone(base), to_bytes(delta(child, base)))
+    back = apply_delta(child.spec, backbone(base), from_bytes(to_bytes(delta(child, base))))
 
     assert backbone_digest(back) == backbone_digest(child)
     assert backbone_digest(base) == before
@@ -104,7 +104,7 @@ def test_the_head_may_have_other_rows_than_the_base_s() -> None:
     base = network()
     child = grow(base, [9, 1])
 
-    back = apply_delta(child.spec, backbone(base), to_bytes(delta(child, base)))
+    back = apply_delta(child.spec, backbone(base), from_bytes(to_bytes(delta(child, base))))
 
     assert back.spec.labels == (2, 5, 9, 1)
     assert torch.equal(back(torch.ones(3, 4)), child(torch.ones(3, 4)))
@@ -114,7 +114,7 @@ def test_a_projection_may_come_between_that_the_base_has_not() -> None:
     base, child = network(), network(projection=30)
     drawn = Projection(base.width, 30, child.spec.seed)
 
-    back = apply_delta(child.spec, backbone(base), to_bytes(delta(child, base)), projection=drawn)
+    back = apply_delta(child.spec, backbone(base), from_bytes(to_bytes(delta(child, base))), projection=drawn)
 
     assert back.projection is drawn
     assert torch.equal(back(torch.ones(3, 4)), child(torch.ones(3, 4)))
@@ -143,11 +143,11 @@ def test_what_does_not_fit_is_refused_by_name(name: str, tensor: Tensor | None, 
     else:
         tensors[name] = tensor
     with pytest.raises(Corrupt, match=words):
-        apply_delta(base.spec, backbone(base), to_bytes(tensors))
+        apply_delta(base.spec, backbone(base), from_bytes(to_bytes(tensors)))
     assert to_bytes(base.state_dict()) == before
 
 
 def test_bytes_that_are_no_safetensors_are_corrupt() -> None:
     base = network()
     with pytest.raises(Corrupt):
-        apply_delta(base.spec, backbone(base), b"\x80\x04pickle" * 10)
+        apply_delta(base.spec, backbone(base), from_bytes(b"\x80\x04pickle" * 10))

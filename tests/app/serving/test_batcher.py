@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.batching import Batching
 from app.errors import DeadlineExceeded, InvalidItem, Overloaded
 from app.serving.batch_cost import BatchCost
 from app.serving.batch_report import BatchReport
 from app.serving.batcher import KNOWN_BATCHES, Batcher
-from app.serving.batching import Batching
 from app.serving.forward_pass import WrongCount
 
 
@@ -50,6 +50,9 @@ class Sums:
 
     def trimmed(self, answer: tuple[int, float], top_k: int) -> tuple[int, float]:
         return answer
+
+    def note(self, items: Sequence[Tensor]) -> None:
+        pass
 
 
 @contextmanager
@@ -238,10 +241,10 @@ def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
 def test_a_window_counts_from_the_oldest_arrival_and_ends_early_when_the_batch_is_full() -> None:
     async def story() -> None:
         sums = Sums()
-        with running(batching=Batching(max_items=2, window_seconds=15.0)) as batcher:
+        with running(batching=Batching(max_items=2, window_ms=10_000)) as batcher:
             pair = [asyncio.ensure_future(batcher.answer(sums, [b"1"])) for _ in range(2)]
             await asyncio.gather(*pair)
-            batcher.configure("sums", Batching(max_items=64, window_seconds=0.2))
+            batcher.configure("sums", Batching(max_items=64, window_ms=200))
             began = time.perf_counter()
             first = asyncio.ensure_future(batcher.answer(sums, [b"2"]))
             second = asyncio.ensure_future(batcher.answer(sums, [b"3"]))
@@ -256,10 +259,10 @@ def test_a_window_counts_from_the_oldest_arrival_and_ends_early_when_the_batch_i
 def test_a_changed_window_holds_for_what_waits_already() -> None:
     async def story() -> None:
         sums = Sums()
-        with running(batching=Batching(window_seconds=1000.0)) as batcher:
+        with running(batching=Batching(window_ms=10_000)) as batcher:
             waiting = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
             await until(lambda: len(batcher._queue("sums")) == 1)
-            batcher.configure("sums", Batching(window_seconds=0.0))
+            batcher.configure("sums", Batching(window_ms=0))
             assert await waiting == [(1, 1.0)]
 
     run(story())
@@ -307,7 +310,7 @@ def test_threads_that_wait_cost_nothing() -> None:
 def test_what_waits_is_answered_before_the_batcher_ends() -> None:
     async def story() -> None:
         sums = Sums()
-        with running(batching=Batching(window_seconds=1000.0)) as batcher:
+        with running(batching=Batching(window_ms=10_000)) as batcher:
             waiting = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
             await until(lambda: len(batcher._queue("sums")) == 1)
             await asyncio.to_thread(batcher.stop)

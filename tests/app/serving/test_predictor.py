@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from app.errors import Corrupt, InvalidItem
+from app.errors import InvalidItem
 from app.networks.catalog import build
 from app.networks.features import features_content
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
-from app.recipe import FeaturesInput, ImageInput, Input
+from app.recipe import FeaturesInput, Input
 from app.serving.predictor import Predictor
 
 
@@ -45,7 +45,6 @@ def test_the_best_labels_come_first_and_no_more_than_asked() -> None:
 
 def test_without_classes_there_is_no_label() -> None:
     asked = predictor(FeaturesInput(size=2), ())
-    asked.warm_up()
 
     answer = asked.predict([torch.zeros(2)])[0]
 
@@ -55,11 +54,3 @@ def test_without_classes_there_is_no_label() -> None:
 def test_an_input_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidItem):
         predictor(FeaturesInput(size=2), ("a",)).decode(features_content([1.0]))
-
-
-@pytest.mark.parametrize("shape", [FeaturesInput(size=3), ImageInput(size=16, channels=1)])
-def test_a_network_whose_golden_answer_is_not_finite_is_not_served(shape: Input) -> None:
-    predictor(shape, ("a", "b")).warm_up()
-
-    with pytest.raises(Corrupt, match="not finite"):
-        predictor(shape, ("a", "b"), spoil=float("nan")).warm_up()

@@ -1,0 +1,39 @@
+"""What was asked of a model lately: real inputs and real batch sizes, for a new version to be warmed up with.
+
+The batcher notes each batch, the loading thread reads. Kept in memory only, and little of it.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from torch import Tensor
+
+ITEMS = 8
+BATCHES = 256
+
+
+class RecentInputs:
+    """The last decoded items, and the sizes of the last batches. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        self._items: deque[Tensor] = deque(maxlen=ITEMS)
+        self._sizes: deque[int] = deque(maxlen=BATCHES)
+
+    def note(self, items: Sequence[Tensor]) -> None:
+        """Remember one batch of decoded items by its size and its last item; the item is kept, not copied."""
+        if items:
+            self._items.append(items[-1])
+            self._sizes.append(len(items))
+
+    def items(self) -> tuple[Tensor, ...]:
+        """Give the items, the latest last."""
+        return tuple(self._items)
+
+    def sizes(self, most: int) -> list[int]:
+        """Give the batch sizes in use, smallest first: the largest, and of the others the most frequent."""
+        counted = Counter(tuple(self._sizes))
+        if not counted:
+            return []
+        largest = max(counted)
+        frequent = [size for size, _ in counted.most_common() if size != largest]
+        return sorted([largest, *frequent[: most - 1]])

@@ -1,0 +1,69 @@
+"""A thousand swaps of whole versions, each read from its file: memory stays flat and no file stays open.
+
+The first tenth fills what is filled once; resident memory is compared between its end and the last swap.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from itertools import cycle
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from service import report
+from stock import Stock
+
+VERSIONS = 8
+GROWTH = 0.02
+
+
+def resident(pid: int) -> float:
+    """Give the MiB of a process, of files that it maps as well."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def weight_maps(pid: int) -> int:
+    return Path(f"/proc/{pid}/maps").read_text().count(".safetensors")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--swaps", type=int, default=1000)
+    parser.add_argument("--architecture", default="resnet18")
+    parser.add_argument("--size", type=int, default=32)
+    arguments = parser.parse_args()
+    numbers = cycle([*range(3, VERSIONS + 2), 2])  # version 2 is live at the start
+    memory, files, maps, took = [], [], [], []
+    with tempfile.TemporaryDirectory(prefix="perennial-bench-") as folder:
+        form = {"architecture": arguments.architecture, "size": arguments.size, "versions": VERSIONS}
+        with Stock(Path(folder) / "data", **form) as stock:
+            for _ in range(arguments.swaps):
+                took.append(stock.promote(next(numbers))["took_ms"])
+                memory.append(resident(stock.pid))
+                files.append(open_files(stock.pid))
+                maps.append(weight_maps(stock.pid))
+    start = arguments.swaps // 10
+    few = max(1, arguments.swaps // 50)
+    first, last = statistics.median(memory[start : start + few]), statistics.median(memory[-few:])
+    found = {
+        "swaps": len(took),
+        "a swap, ms, median and slowest": [statistics.median(took), max(took)],
+        "resident after a tenth, MiB": round(first, 1),
+        "resident at the end, MiB": round(last, 1),
+        "growth": f"{(last / first - 1):.2%}",
+        "open files after a tenth and at the end": [files[start], files[-1]],
+        "mapped weight files after a tenth and at the end": [maps[start], maps[-1]],
+    }
+    held = last <= first * (1 + GROWTH) and files[-1] <= files[start] and maps[-1] <= maps[start]
+    return report("thousand_swaps", found, held=held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""A thousand versions go live one after another: memory stays flat, no file stays open, what was let go is gone."""
+
+import gc
+import sys
+import threading
+import weakref
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.serving.host_memory import give_back
+
+PREDICT = "/v1/models/iris/predict"
+FEATURES = {"inputs": [{"features": [1.0, 2.0, 3.0, 4.0]}] * 4}
+SWAPS = 1000
+
+
+def resident_kib() -> int:
+    gc.collect()
+    give_back()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def mapped_weights(service: Any) -> int:
+    return Path("/proc/self/maps").read_text().count(str(service.settings.weights_dir))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_thousand_swaps_leave_nothing_behind(start: Any) -> None:
+    service = start(warm_versions=1)
+    service.create()
+    for number in range(2, 7):
+        service.publish("iris", winner=number % 3)
+        assert service.parts.refresher.wait_for(1, number, 10)
+    live = service.parts.live_models.get("iris")
+    numbers = cycle([2, 3, 4, 5, 6])  # more than stay warm, so each is read from its file
+
+    def swap(times: int) -> None:
+        for _ in range(times):
+            moved = service.parts.registry.promote("iris", next(numbers), force=True, reason="test", actor="test")
+            assert service.parts.refresher.wait_for(1, moved.epoch, 10)
+            assert live.predictor().version == moved.live.number
+
+    swap(SWAPS // 10)
+    before = resident_kib(), handles(), mapped_weights(service)
+    first = live.swaps
+
+    swap(SWAPS)
+
+    memory, files, maps = resident_kib(), handles(), mapped_weights(service)
+    assert live.swaps == first + SWAPS
+    assert memory <= before[0] * 1.02
+    assert files <= before[1]
+    assert maps <= before[2]
+    assert service.post(PREDICT, json=FEATURES).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_request_still_holds_goes_when_the_request_has_ended(start: Any) -> None:
+    service = start(warm_versions=1)
+    service.create()
+    service.publish("iris", winner=0)
+    assert service.parts.refresher.wait_for(1, 2, 10)
+    held = [service.parts.live_models.get("iris").predictor()]
+    gone = threading.Event()
+    weakref.finalize(held[0], gone.set)
+    old = service.parts.registry.version("iris", 2).id
+    for number in range(3, 6):
+        service.publish("iris", winner=1)
+        assert service.parts.refresher.wait_for(1, number, 10)
+    assert not gone.is_set()
+    assert [answer.label for answer in held[0].predict([held[0].decode(b"\0" * 32)])] == ["a"]
+    assert old in Path("/proc/self/maps").read_text()
+
+    held.clear()
+
+    assert gone.wait(10)
+    gc.collect()
+    assert old not in Path("/proc/self/maps").read_text()
