@@ -17,12 +17,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api import deps, envelope, error_handlers, openapi
 from app.api.express import Express
+from app.api.host_metrics import HostMetrics
+from app.api.host_readiness import HostReadiness
 from app.api.inflation import Inflation
 from app.api.key_cache import KeyCache
+from app.api.learning_metrics import LearningMetrics
 from app.api.limits import STREAMS, BodyLimits, Streams
 from app.api.metrics import Metrics
 from app.api.routers import ROUTERS
 from app.api.security import authorize
+from app.api.sharing_server import SharingServer
 from app.errors import InvalidSetting, PerennialError
 from app.loading import VersionLoader
 from app.log import configure, get_logger
@@ -30,6 +34,7 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
+from app.serving.execution import Options
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -37,6 +42,7 @@ from app.serving.pace import Pace
 from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
 from app.serving.refresher import Refresher
+from app.serving.siblings import Place, Siblings
 from app.serving.timer import Timer
 from app.settings import Settings
 from app.storage.database import Database
@@ -44,6 +50,7 @@ from app.storage.events import EventLog
 from app.storage.intake import Intake
 from app.storage.keys import KeyRing
 from app.storage.killpoint import KillPoint
+from app.storage.learning_figures import LearningFigures
 from app.storage.migrate import require_current
 from app.storage.predictions import PredictionLog
 from app.storage.queue import SampleQueue
@@ -56,37 +63,33 @@ log = get_logger(__name__)
 
 REAP_SECONDS = 5.0
 PINNED_VERSIONS = 3
+WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
 INFERENCE_THREADS = 1
 DECODING_THREADS = 2
 ASIDE_THREADS = 2
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Compose the server. Raises InvalidSetting, or Unavailable where the database is not up to date."""
-    if settings.auth == "off" and not _is_loopback(settings.host):
-        raise InvalidSetting(
-            f"auth=off lets everyone in, and host {settings.host!r} is not loopback. "
-            "Leave auth on, or set PERENNIAL_HOST=127.0.0.1."
-        )
+def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
+    """Compose the server. Raises InvalidSetting, or Unavailable where the database is not up to date.
+
+    `place` is its own among the serving processes that share its port; None where it has the port to itself.
+    """
+    _require_safe_address(settings)
     torch.set_num_threads(settings.server_threads)
     kill_point = KillPoint(settings.kill_at)
-    database = Database(settings.database_address)
-    try:
-        require_current(database)
-    except PerennialError:
-        database.close()
-        raise
-
+    database = _open_database(settings)
     registry = ModelRegistry(database)
     roster = ServerRoster(database)
-    predictions = PredictionLog(database)
+    predictions = PredictionLog(database, patience_seconds=WRITTEN_SECONDS)
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
+    metrics = Metrics()
     batcher = Batcher(
         threads=INFERENCE_THREADS,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
+        observe=metrics.batch,
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     pace = Pace(lambda: batcher.inflight > 0)
@@ -99,12 +102,32 @@ def create_app(settings: Settings) -> FastAPI:
         buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
         pause=pace,
     )
-    loader = PredictorLoader(registry, versions, device=settings.server_device, pause=pace)
+    options = Options(
+        precision=settings.server_precision, compile=settings.server_compile, packing=settings.server_packing
+    )
+    loader = PredictorLoader(registry, versions, device=settings.server_device, options=options, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
+    figures = LearningFigures(database)
     refresher = Refresher(
-        registry, roster, loader, live_models, poll_seconds=settings.poll_seconds, configure=batcher.configure
+        registry,
+        roster,
+        loader,
+        live_models,
+        poll_seconds=settings.poll_seconds,
+        configure=batcher.configure,
+        label_ages=figures.label_ages,
+        swapped=metrics.swapped,
     )
     writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
+    receipts = Receipts(database)
+    siblings = Siblings(place)
+    host_readiness = HostReadiness(refresher, siblings)
+    host_metrics = HostMetrics(
+        metrics,
+        siblings,
+        gather=lambda: _gather(metrics, live_models, batcher, writer),
+        shared=LearningMetrics(registry, receipts, figures).families,
+    )
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
 
     @asynccontextmanager
@@ -113,10 +136,11 @@ def create_app(settings: Settings) -> FastAPI:
         refresher.start()
         reaper.start()
         batcher.start()
+        siblings.start({"look": refresher.wake, "figures": host_metrics.tell, "ready": host_readiness.tell})
         try:
             yield
         finally:
-            for part in (reaper, refresher, batcher, aside, writer):  # the writer last: answers still come to it
+            for part in (siblings, reaper, refresher, batcher, aside, writer):  # answers still come to the last
                 await run_in_threadpool(part.stop)
             await run_in_threadpool(database.close)
 
@@ -128,13 +152,14 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         lifespan=lifespan,
         dependencies=[Depends(authorize)],
     )
     parts = deps.Parts(
         registry=registry,
         intake=Intake(database, settings.queue_limit),
-        receipts=Receipts(database),
+        receipts=receipts,
         predictions=predictions,
         events=EventLog(database),
         key_cache=KeyCache(KeyRing(database)),
@@ -145,7 +170,10 @@ def create_app(settings: Settings) -> FastAPI:
         aside=aside,
         refresher=refresher,
         writer=writer,
-        metrics=Metrics(),
+        metrics=metrics,
+        host_metrics=host_metrics,
+        host_readiness=host_readiness,
+        siblings=siblings,
         try_build=lambda spec: build(spec, settings.builders, base_weights),
         default_architecture=default_architecture,
         streams=Streams(STREAMS),
@@ -164,15 +192,43 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def run(settings: Settings, listener: socket.socket | None = None) -> int:
+def _require_safe_address(settings: Settings) -> None:
+    if settings.auth == "off" and not _is_loopback(settings.host):
+        raise InvalidSetting(
+            f"auth=off lets everyone in, and host {settings.host!r} is not loopback. "
+            "Leave auth on, or set PERENNIAL_HOST=127.0.0.1."
+        )
+
+
+def _open_database(settings: Settings) -> Database:
+    database = Database(settings.database_address)
+    try:
+        require_current(database)
+    except PerennialError:
+        database.close()
+        raise
+    return database
+
+
+def _gather(metrics: Metrics, live_models: LiveModels, batcher: Batcher, writer: PredictionWriter) -> None:
+    """Set the figures that change by themselves."""
+    for live in live_models.all():
+        served = live.current
+        if served is not None:
+            metrics.serve(live.name, version=served.predictor.version, epoch=served.epoch, swaps=live.swaps)
+    metrics.process(inflight=batcher.inflight, unwritten=writer.depth, dropped=writer.dropped)
+
+
+def run(settings: Settings, listener: socket.socket | None = None, place: Place | None = None) -> int:
     """Serve until a signal; give the exit code. Port 0 picks a free one, which the log names.
 
-    A `listener` that is given is used instead of the settings' address: a supervisor keeps it open over restarts.
+    A `listener` that is given is used instead of the settings' address: a supervisor keeps it open over restarts. It
+    is shared where `place` is given.
     """
     configure(settings.log_level, settings.log_format)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        app = create_app(settings)
+        app = create_app(settings, place)
         made = _first_key(settings)
     except PerennialError as error:
         sys.stderr.write(f"perennial: {error}\n")
@@ -193,13 +249,20 @@ def run(settings: Settings, listener: socket.socket | None = None) -> int:
         timeout_graceful_shutdown=30,
     )
     log.info("listening", address=_address(listener))
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config) if place is None else _sharing(config, place, deps.parts_in(app.state))
     # Once it has ended in order, uvicorn raises the signal again for whoever had a handler before: that is us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     with listener:
         server.run(sockets=[listener])
     return 0 if server.started else 3
+
+
+def _sharing(config: uvicorn.Config, place: Place, parts: deps.Parts) -> SharingServer:
+    def take() -> None:
+        parts.siblings.taking = True
+
+    return SharingServer(config, place.shares(), ready=parts.refresher.wait_until_ready, taking=take)
 
 
 def _first_key(settings: Settings) -> str | None:

@@ -51,8 +51,22 @@ class Settings(BaseSettings):
     )
     log_format: LogFormat = Field(default="text", description="`text` for people, `json` for machines.")
     device: str = Field(default="auto", description="Where the worker learns: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Serving processes of `up` and `serve`; they share the port."
+    )
     server_device: str = Field(default="cpu", description="Where the server predicts.")
-    server_threads: int = Field(default=1, ge=1, description="Torch threads of the server.")
+    server_threads: int = Field(default=1, ge=1, description="Torch threads of each serving process.")
+    server_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="What the server computes in; `bfloat16` where it is found sooner and the answers agree.",
+    )
+    server_compile: bool = Field(
+        default=False, description="Whether `torch.compile` is tried on each network, and kept where it is sooner."
+    )
+    server_packing: bool = Field(
+        default=True,
+        description="Whether networks of convolutions are laid out for the processor, in up to two more copies.",
+    )
     worker_threads: int = Field(default=1, ge=1, description="Torch threads of the worker.")
     worker_nice: int = Field(
         default=10, ge=0, le=19, description="How far the worker steps back beside other processes."
@@ -64,7 +78,9 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=1_000_000, ge=1, description="Samples that may wait in a model's queue; then 429.")
     claim_limit: int = Field(default=2048, ge=1, description="Label revisions one update takes at most.")
     inflight_limit: int = Field(
-        default=256, ge=1, description="Inputs to one model that may wait or be in work at a time; then 429."
+        default=256,
+        ge=1,
+        description="Inputs to one model that may wait or be in work at a time in each serving process; then 429.",
     )
     request_seconds: float = Field(default=30, gt=0, description="Time a predict request may take; then 504.")
     warm_versions: int = Field(default=3, ge=1, description="Earlier versions each server keeps loaded for rollback.")

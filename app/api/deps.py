@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.api.host_metrics import HostMetrics
+from app.api.host_readiness import HostReadiness
 from app.api.key_cache import KeyCache
 from app.api.limits import Streams
 from app.api.metrics import Metrics
@@ -17,6 +19,7 @@ from app.serving.live_model import LiveModels
 from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
 from app.serving.refresher import Refresher
+from app.serving.siblings import Siblings
 from app.storage.events import EventLog
 from app.storage.intake import Intake
 from app.storage.predictions import PredictionLog
@@ -43,6 +46,9 @@ class Parts:
     refresher: Refresher
     writer: PredictionWriter
     metrics: Metrics
+    host_metrics: HostMetrics
+    host_readiness: HostReadiness
+    siblings: Siblings
     try_build: Callable[[NetworkSpec], object]
     default_architecture: Callable[[ImageInput | FeaturesInput], str]
     streams: Streams
@@ -54,9 +60,13 @@ def install(app_state: object, parts: Parts) -> None:
     app_state.parts = parts  # type: ignore[attr-defined]
 
 
-def parts_of(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
+def parts_in(app_state: object) -> Parts:
+    parts: Parts = app_state.parts  # type: ignore[attr-defined]
     return parts
+
+
+def parts_of(request: Request) -> Parts:
+    return parts_in(request.app.state)
 
 
 Wired = Annotated[Parts, Depends(parts_of)]

@@ -5,7 +5,6 @@ from fastapi.responses import RedirectResponse
 
 from app.api.deps import Wired
 from app.api.schemas.health import LiveAnswer, ReadyAnswer
-from app.errors import PerennialError
 
 router = APIRouter(tags=["health"])
 
@@ -17,12 +16,13 @@ async def livez() -> LiveAnswer:
 
 
 @router.get("/readyz", summary="Ready?", response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
-async def readyz(parts: Wired, response: Response) -> ReadyAnswer:
+def readyz(parts: Wired, response: Response) -> ReadyAnswer:
     """Be ready when every model's live version is loaded, warm and has given its golden answer.
 
-    `degraded` is ready too: those models answer by an earlier version, since their live one could not be loaded.
+    `degraded` is ready too: those models answer by an earlier version, since their live one could not be loaded. Of
+    several serving processes that share the port, the one that answers speaks for all.
     """
-    found = parts.refresher.readiness()
+    found = parts.host_readiness.found()
     if found.waiting:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
@@ -32,18 +32,8 @@ async def readyz(parts: Wired, response: Response) -> ReadyAnswer:
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 def metrics(parts: Wired) -> Response:
-    """Give the figures in Prometheus' text form."""
-    for live in parts.live_models.all():
-        served = live.current
-        if served is not None:
-            parts.metrics.serve(live.name, version=served.predictor.version, epoch=served.epoch, swaps=live.swaps)
-        try:
-            depth = parts.receipts.depth(live.model_id)
-        except PerennialError:  # the other figures are wanted most when the database is away
-            continue
-        parts.metrics.queue(live.name, queued=depth.queued, oldest_seconds=depth.oldest_seconds)
-    parts.metrics.process(inflight=parts.batcher.inflight, unwritten=parts.writer.depth, dropped=parts.writer.dropped)
-    return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Give the figures in Prometheus' text form; of several serving processes that share the port, their sum."""
+    return Response(parts.host_metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)

@@ -23,6 +23,21 @@ from app.errors import PerennialError
 from app.storage.predictions import PredictionRecord
 from app.storage.tables import Prediction
 
+
+class Answered(Response):
+    """A JSON text made by a version; its headers are written as they go out, since one is made for each request."""
+
+    def __init__(self, body: bytes, version: int) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json"),
+            (b"x-model-version", str(version).encode()),
+        ]
+
+
 router = APIRouter(prefix="/v1/models/{model}", tags=["predict"])
 
 
@@ -66,7 +81,7 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
         }
     )
     parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
-    return Response(body, media_type="application/json", headers={"X-Model-Version": str(predictor.version)})
+    return Answered(body, predictor.version)
 
 
 @router.get(

@@ -111,6 +111,7 @@ async def roll_back(request: Request, model: ModelPath, parts: Wired, caller: Ca
 
 def _converged(parts: Parts, moved: Moved, started: float) -> MoveAnswer:
     """Wait until every fresh server reports the move's epoch, or 5 s."""
+    parts.siblings.tell("look")
     parts.refresher.wait_for(moved.model.id, moved.epoch, SERVERS_SECONDS)
     deadline = started + SERVERS_SECONDS
     while True:

@@ -22,11 +22,17 @@ from app.settings import Settings
 OF_THE_CLIENT = frozenset({"PERENNIAL_URL", "PERENNIAL_KEY", "PERENNIAL_MODEL"})  # of commands that ask a server
 
 
-def read_settings(*, host: str | None = None, port: int | None = None, data_dir: Path | None = None) -> Settings:
+def read_settings(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    data_dir: Path | None = None,
+    processes: int | None = None,
+) -> Settings:
     """Read the settings; options left out (None) come from elsewhere. Raises InvalidSetting."""
     for line in stray_variables(os.environ):
         say(line, quiet=True)
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir, "processes": processes}
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

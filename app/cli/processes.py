@@ -11,11 +11,16 @@ from typing import Annotated
 import typer
 
 from app.cli.configuration import environment, read_settings, require_safe_address
+from app.serving.siblings import Place
 from app.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", show_default="8000")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of everything you own.", show_default="perennial-data")]
+
+Processes = Annotated[
+    int | None, typer.Option(min=1, max=64, help="Serving processes, which share the port.", show_default="1")
+]
 
 
 def register(commands: typer.Typer) -> None:
@@ -26,11 +31,11 @@ def register(commands: typer.Typer) -> None:
     commands.command()(demo)
 
 
-def up(host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
-    """Start a server and a worker, and keep both running."""
+def up(host: Host = None, port: Port = None, data_dir: DataDir = None, processes: Processes = None) -> None:
+    """Start a server and a worker, and keep them running."""
     from app.cli import running  # noqa: PLC0415  SQLAlchemy
 
-    settings = _settings_of_a_server(host, port, data_dir)
+    settings = _settings_of_a_server(host, port, data_dir, processes)
     running.up(settings)
 
 
@@ -38,13 +43,15 @@ def serve(
     host: Host = None,
     port: Port = None,
     data_dir: DataDir = None,
+    processes: Processes = None,
     socket_fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket it inherits.")] = None,
+    place: Annotated[str | None, typer.Option(hidden=True, help="Its place among those who share it.")] = None,
 ) -> None:
     """Start a server only; the database must be up to date."""
     from app.cli import running  # noqa: PLC0415  SQLAlchemy
 
-    settings = _settings_of_a_server(host, port, data_dir)
-    raise typer.Exit(running.serve(settings, socket_fd))
+    settings = _settings_of_a_server(host, port, data_dir, processes)
+    raise typer.Exit(running.serve(settings, socket_fd, None if place is None else Place.read(place)))
 
 
 def work(data_dir: DataDir = None) -> None:
@@ -72,7 +79,7 @@ def demo(
     raise typer.Exit(demonstration.run(dataset, data_dir, service_dir, port=port, keep=keep))
 
 
-def _settings_of_a_server(host: str | None, port: int | None, data_dir: Path | None) -> Settings:
-    settings = read_settings(host=host, port=port, data_dir=data_dir)
+def _settings_of_a_server(host: str | None, port: int | None, data_dir: Path | None, processes: int | None) -> Settings:
+    settings = read_settings(host=host, port=port, data_dir=data_dir, processes=processes)
     require_safe_address(settings)
     return settings

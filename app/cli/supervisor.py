@@ -1,4 +1,4 @@
-"""Two child processes kept alive: a server and a worker, started, watched, restarted with back-off, stopped.
+"""Child processes kept alive, servers and a worker: started, watched, restarted with back-off, stopped.
 
 Called by `perennial up`. Knows nothing of models or the database: only commands, a listening socket and signals.
 

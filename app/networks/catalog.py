@@ -73,9 +73,7 @@ def skeleton(spec: NetworkSpec, builders: Mapping[str, str]) -> Skeleton:
     numbers, so it is called as ever, and they are let go; so it is with the few that compute their own sizes.
     """
     formed = None if spec.architecture in builders else _formed(spec)
-    if formed is None:
-        return hollowed(bare_backbone(spec, builders))
-    return hollowed(Backbone(formed.module.to_empty(device="cpu"), formed.width))
+    return hollowed(bare_backbone(spec, builders) if formed is None else formed)
 
 
 def _formed(spec: NetworkSpec) -> Backbone | None:

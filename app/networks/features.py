@@ -45,6 +45,8 @@ class FeaturesPreprocessor:
                 "Send one number for each feature, in the order the model was taught.",
             )
         values = np.frombuffer(content, dtype="<f8")
+        if np.abs(values).max(initial=0.0) <= _LARGEST:  # never true of what is not a number
+            return torch.from_numpy(values.astype(np.float32))  # (size,)
         usable = np.isfinite(values)
         if not usable.all():
             at = int(np.argmin(usable))
@@ -53,14 +55,34 @@ class FeaturesPreprocessor:
                 f"Number {at} (counting from 0) is {values[at]}; expected finite numbers. "
                 "Fill missing values with a number of your choice before sending.",
             )
-        small = np.abs(values) <= _LARGEST
-        if not small.all():
-            at = int(np.argmin(small))
-            raise InvalidItem(
-                "out_of_range", f"Number {at} (counting from 0) is {values[at]:g}; expected at most ±{_LARGEST:g}."
-            )
-        return torch.from_numpy(values.astype(np.float32))  # (size,)
+        at = int(np.argmin(np.abs(values) <= _LARGEST))
+        raise InvalidItem(
+            "out_of_range", f"Number {at} (counting from 0) is {values[at]:g}; expected at most ±{_LARGEST:g}."
+        )
+
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode all at once when all can be used: then each item is a row of one block."""
+        joined = b"".join(contents)
+        if contents and len(joined) == 8 * self._size * len(contents) and len({*map(len, contents)}) == 1:
+            values = np.frombuffer(joined, dtype="<f8").reshape(len(contents), self._size)
+            if np.abs(values).max(initial=0.0) <= _LARGEST:
+                return list(torch.from_numpy(values.astype(np.float32)).unbind())
+        return [self._decoded(content) for content in contents]
+
+    def stacked(self, items: Sequence[Tensor]) -> Tensor:
+        """Stack to (batch, size) float32, still on raw scales."""
+        return torch.stack(list(items)) if len(items) else torch.empty(0, self._size)
+
+    def normalised(self, stacked: Tensor) -> Tensor:
+        """Give the batch as it is: `Standardize` has learned the scales."""
+        return stacked
 
     def batch(self, items: Sequence[Tensor]) -> Tensor:
         """Stack to (batch, size) float32, still on raw scales."""
-        return torch.stack(list(items)) if len(items) else torch.empty(0, self._size)
+        return self.stacked(items)
+
+    def _decoded(self, content: bytes) -> Tensor | InvalidItem:
+        try:
+            return self.decode(content)
+        except InvalidItem as error:
+            return error

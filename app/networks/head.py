@@ -3,7 +3,7 @@
 `Network` owns one. Knows nothing of images, label names or training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,14 +42,20 @@ class Head(nn.Module):
         the matrix has another shape, so a plain linear layer moves its old logits by a rounding when a row is
         added. Every product here has the same shape whatever the number of labels, so they stay bit-equal.
         """
+        return self.prepared()(features)
+
+    def prepared(self) -> Callable[[Tensor], Tensor]:
+        """Give `forward` with the rows padded and cut once, for who asks often and changes no row in between."""
         rows = self.weight.shape[0]
-        if rows == 0:
-            return features.new_empty((features.shape[0], 0))
         padding = -rows % BLOCK
         weight = functional.pad(self.weight, (0, 0, 0, padding))  # (blocks * 64, width)
         bias = functional.pad(self.bias, (0, padding))  # (blocks * 64,)
-        logits = [
-            functional.linear(features, block, offset)  # (batch, 64)
-            for block, offset in zip(torch.split(weight, BLOCK), torch.split(bias, BLOCK), strict=True)
-        ]
-        return torch.cat(logits, dim=1)[:, :rows]  # (batch, labels)
+        blocks = list(zip(torch.split(weight, BLOCK), torch.split(bias, BLOCK), strict=True)) if rows else []
+
+        def multiplied(features: Tensor) -> Tensor:
+            if not blocks:
+                return features.new_empty((features.shape[0], 0))
+            logits = [functional.linear(features, block, offset) for block, offset in blocks]  # (batch, 64) each
+            return (logits[0] if len(logits) == 1 else torch.cat(logits, dim=1))[:, :rows]  # (batch, labels)
+
+        return multiplied

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from app.errors import InvalidItem
 from app.networks.features import FeaturesPreprocessor
 from app.networks.images import ImagePreprocessor
 from app.networks.spec import NetworkSpec
@@ -23,8 +24,17 @@ class Preprocessor(Protocol):
     def decode(self, content: bytes) -> Tensor:
         """Turn one payload into a tensor without a batch dimension; checks it on the way, so it raises the same."""
 
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode each, sooner than one by one; in the place of one that cannot be used stands what `decode` raises."""
+
+    def stacked(self, items: Sequence[Tensor]) -> Tensor:
+        """Stack decoded items as they are, (batch, …): the least that has to travel to a device."""
+
+    def normalised(self, stacked: Tensor) -> Tensor:
+        """Bring a stacked batch, on any device, to what a network takes: float32, (batch, …)."""
+
     def batch(self, items: Sequence[Tensor]) -> Tensor:
-        """Stack decoded items and normalise them: float32, (batch, …), what a network takes."""
+        """Stack decoded items and normalise them."""
 
 
 def preprocessor_for(spec: NetworkSpec) -> Preprocessor:

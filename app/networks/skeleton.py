@@ -47,12 +47,20 @@ class Skeleton:
 
 
 def hollowed(backbone: Backbone) -> Skeleton:
-    """Make a skeleton of a backbone, which is used up."""
+    """Make a skeleton of a backbone, which is used up; it may be on the meta device."""
     module = backbone.module
-    shapes = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
-    for tensor in module.state_dict(keep_vars=True).values():
-        tensor.data = torch.empty(0, dtype=tensor.dtype)
+    state = module.state_dict(keep_vars=True)
+    shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
+    if any(tensor.is_meta for tensor in state.values()):
+        module._apply(_nothing)  # noqa: SLF001  what `to_empty` calls, which first imports a compiler for five seconds
+    else:
+        for tensor in state.values():
+            tensor.data = _nothing(tensor)
     return Skeleton(module.eval(), backbone.width, shapes)
+
+
+def _nothing(tensor: Tensor) -> Tensor:
+    return torch.empty(0, dtype=tensor.dtype, device="cpu")
 
 
 def is_whole_state(module: nn.Module) -> bool:

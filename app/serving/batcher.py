@@ -208,7 +208,9 @@ class Batcher:
                 return
             queue, batch = found
             loop = batch[0].ask.future.get_loop()
-            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds))
+            # Of what is cheap the thread's own time counts: what it waits for others would not be waited on the loop.
+            clock = time.thread_time if batch[0].ask.predictor.cheap else time.perf_counter
+            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds, clock))
 
     def _wait_for_batch(self) -> tuple[ModelQueue, list[Part[Any]]] | None:
         """Wait until a batch may start and take it out; None when all is answered and the Batcher ends."""

@@ -15,6 +15,7 @@ from app.loading import VersionLoader
 from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import Pause, go_on
 from app.networks.spec import NetworkSpec
+from app.serving.execution import Executions, Options
 from app.serving.predictor import Predictor
 from app.serving.recent_inputs import RecentInputs
 from app.serving.warm_up import warm_up
@@ -25,11 +26,20 @@ from app.storage.tables import FileState, Model, Version
 class PredictorLoader:
     """Loads a version, names its labels and warms it up."""
 
-    def __init__(self, registry: ModelRegistry, versions: VersionLoader, *, device: str, pause: Pause = go_on) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        versions: VersionLoader,
+        *,
+        device: str,
+        options: Options | None = None,
+        pause: Pause = go_on,
+    ) -> None:
         """`versions` must load onto `device`; `pause` is called between the passes of the warm-up."""
         self._registry = registry
         self._versions = versions
         self._device = torch.device(device)
+        self._executions = Executions(self._device, options or Options(), pause)
         self._pause = pause
         self._gone: deque[int] = deque()  # versions that were let go; a deque needs no lock in a finalizer
         self._known_sizes: dict[Hashable, set[int]] = {}  # batch sizes that were tried, by the form of the network
@@ -58,6 +68,7 @@ class PredictorLoader:
             labels=[names[label] for label in network.spec.labels],
             device=self._device,
             recent=recent,
+            execution=self._executions.of(network),
         )
         known = self._known_sizes.setdefault(_form(network.spec), set())
         known.update(

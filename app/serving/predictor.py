@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from app.errors import InvalidItem
 from app.networks.network import Network
 from app.networks.preprocessor import Preprocessor
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput
+from app.serving.execution import Execution
 from app.serving.recent_inputs import RecentInputs
 
 
@@ -50,8 +52,9 @@ class Predictor:
         labels: Sequence[str],
         device: torch.device,
         recent: RecentInputs | None = None,
+        execution: Execution | None = None,
     ) -> None:
-        """`recent` is the model's own, shared by its versions."""
+        """`recent` is the model's own, shared by its versions. Without an `execution` the backbone runs as it is."""
         self.model_id = model_id
         self.model = model
         self.version_id = version_id
@@ -59,10 +62,12 @@ class Predictor:
         self.labels = tuple(labels)
         self._network = network
         self._preprocessor = preprocessor
-        self._device = device
+        self._execution = execution or Execution(network.backbone, device)
         self._recent = recent or RecentInputs()
         self.key: Hashable = version_id
         self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+        with torch.inference_mode():
+            self._head = network.head.prepared()
 
     @property
     def name(self) -> str:
@@ -76,6 +81,10 @@ class Predictor:
     def decode(self, content: bytes) -> Tensor:
         """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
         return self._preprocessor.decode(content)
+
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode each payload; in the place of one that cannot be used stands what is wrong with it."""
+        return self._preprocessor.decode_many(contents)
 
     @property
     def backbone(self) -> nn.Module:
@@ -92,19 +101,20 @@ class Predictor:
 
     def features(self, items: Sequence[Tensor]) -> Tensor:
         """Run decoded items through the backbone: (batch, width), on the device."""
-        with torch.inference_mode():
-            return self._network.raw_features(self._preprocessor.batch(items).to(self._device))
+        return self._execution(self._preprocessor.stacked(items), self._preprocessor.normalised)
 
     def answers(self, features: Tensor | None, count: int, top_k: int) -> list[Answer]:
         """Answer so many items from what the backbone made of them; without labels no features are needed."""
         if not self.labels or features is None:
             return [Answer(label=None, score=None, top=()) for _ in range(count)]
-        beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
-        scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        with torch.inference_mode():
+            beliefs = self._scored(features).softmax(dim=1)  # (batch, labels)
+            scores, rows = beliefs.topk(min(max(top_k, 1), len(self.labels)), dim=1)
+        labels = self.labels.__getitem__
         answers = []
         for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
-            top = tuple(Scored(self.labels[row], score) for score, row in zip(item_scores, item_rows, strict=True))
-            answers.append(Answer(label=top[0].label, score=top[0].score, top=top))
+            top = tuple(map(Scored, map(labels, item_rows), item_scores))
+            answers.append(Answer(*top[0], top))
         return answers
 
     def trimmed(self, answer: Answer, top_k: int) -> Answer:
@@ -117,5 +127,4 @@ class Predictor:
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = self._network.head(self._network.fed(features))
-            return logits.float().cpu()  # (batch, labels)
+            return self._head(self._network.fed(features)).float().cpu()  # (batch, labels)

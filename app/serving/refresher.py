@@ -20,6 +20,8 @@ from app.serving.live_model import LiveModel, LiveModels
 from app.serving.loader import PredictorLoader
 from app.serving.pace import step_back
 from app.serving.predictor import Predictor
+from app.serving.swap_report import SwapReport
+from app.storage.learning_figures import LabelAges
 from app.storage.registry import Assigned, ModelRegistry
 from app.storage.servers import ServerRoster, ServingReport
 from app.storage.tables import AssignmentRole
@@ -64,7 +66,10 @@ class Refresher:
         poll_seconds: float,
         configure: Callable[[str, Batching], None] = lambda _name, _batching: None,
         clock: Callable[[], float] = time.monotonic,
+        label_ages: Callable[[str], LabelAges | None] | None = None,
+        swapped: Callable[[SwapReport], None] | None = None,
     ) -> None:
+        """`swapped` is told of every version that is served from now on, with what `label_ages` says of it."""
         self._registry = registry
         self._roster = roster
         self._loader = loader
@@ -72,6 +77,8 @@ class Refresher:
         self._poll_seconds = poll_seconds
         self._configure = configure
         self._clock = clock
+        self._label_ages = label_ages
+        self._swapped = swapped
         self._server_id: str | None = None
         self._reported: list[ServingReport] | None = None
         self._next_beat = 0.0
@@ -96,6 +103,8 @@ class Refresher:
         """End the threads and sign off; what is served stays in memory for requests still in work."""
         self._stopping.set()
         self._waking.set()
+        with self._state:
+            self._state.notify_all()  # whoever waits until it is ready
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         self._loading.shutdown(wait=True, cancel_futures=True)
@@ -113,6 +122,11 @@ class Refresher:
                 degraded=tuple(live.name for live in mine if live.current is not None and live.error is not None),
             )
 
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Wait until every model has an answer here; False if that takes longer."""
+        with self._state:
+            return self._state.wait_for(lambda: self._stopping.is_set() or not self.readiness().waiting, seconds)
+
     def wait_for(self, model_id: int, epoch: int, seconds: float) -> bool:
         """Wait until this process serves that epoch of the model or a later one, and the roster says so."""
         self.wake()
@@ -128,6 +142,7 @@ class Refresher:
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
             self._seen_assignments = True
+            self._state.notify_all()
         self._report()
         if self._loader.let_go():
             self._loading.submit(give_back)
@@ -163,8 +178,9 @@ class Refresher:
 
     def _load(self, live: LiveModel, one: Assigned, attempt: Attempt) -> None:
         try:
+            started = time.perf_counter()
             predictor = self._loader.load(one.model, one.version, live.recent)
-            self._publish(live, predictor, one.epoch)
+            self._publish(live, predictor, one.epoch, load_seconds=time.perf_counter() - started)
         except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
             self._failed(live, one, attempt, error)
         finally:
@@ -222,9 +238,20 @@ class Refresher:
             log.warning("ancestor not loaded", model=one.model.name, version=version_id, error=str(error))
             return None
 
-    def _publish(self, live: LiveModel, predictor: Predictor, epoch: int, error: str | None = None) -> None:
+    def _publish(
+        self,
+        live: LiveModel,
+        predictor: Predictor,
+        epoch: int,
+        *,
+        error: str | None = None,
+        load_seconds: float | None = None,
+    ) -> None:
         before = live.current
-        if not live.publish(predictor, epoch):
+        started = time.perf_counter()
+        published = live.publish(predictor, epoch)
+        swap_seconds = time.perf_counter() - started
+        if not published:
             log.info("late load dropped", model=live.name, version=predictor.version, epoch=epoch)
             return
         live.error = error
@@ -234,6 +261,23 @@ class Refresher:
             version=predictor.version,
             before=None if before is None else before.predictor.version,
             epoch=epoch,
+        )
+        new = load_seconds is not None and before is not None and before.predictor.version < predictor.version
+        self._quietly("count", lambda: self._count(predictor, swap_seconds, load_seconds, new=new))
+
+    def _count(self, predictor: Predictor, swap_seconds: float, load_seconds: float | None, *, new: bool) -> None:
+        if self._swapped is None:
+            return
+        ages = self._label_ages(predictor.version_id) if new and self._label_ages is not None else None
+        self._swapped(
+            SwapReport(
+                model=predictor.model,
+                version=predictor.version,
+                swap_seconds=swap_seconds,
+                load_seconds=load_seconds,
+                newest_label_seconds=None if ages is None else ages.newest,
+                oldest_label_seconds=None if ages is None else ages.oldest,
+            )
         )
 
     def _report(self) -> None:

@@ -3,9 +3,10 @@
 Written in groups, behind the answer; bounded by age and bytes.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -19,7 +20,10 @@ from app.storage.tables import Prediction, PredictionInput
 
 # A record may lie this long with its writer; a younger id that is not found never was one.
 UNWRITTEN = timedelta(seconds=60)
+LOOK_SECONDS = 0.05
 _ROW_BYTES = 400  # what a record weighs beside its input, roughly
+
+T = TypeVar("T")
 
 
 class PredictionRecord(NamedTuple):
@@ -43,8 +47,10 @@ class PredictionRecord(NamedTuple):
 class PredictionLog:
     """Predictions and their inputs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, patience_seconds: float = 0.0) -> None:
+        """With patience, a record that another process may be about to write is waited for until it is so old."""
         self._database = database
+        self._patience_seconds = patience_seconds
 
     @writes
     def write(self, session: Session, records: Sequence[PredictionRecord]) -> None:
@@ -57,16 +63,33 @@ class PredictionLog:
         inputs = [{"prediction_id": record.id, "content": record.content} for record in records]
         session.execute(postgresql.insert(PredictionInput).on_conflict_do_nothing(), inputs)
 
-    @reads
-    def get(self, session: Session, model_id: int, prediction_id: str) -> Prediction:
+    def get(self, model_id: int, prediction_id: str) -> Prediction:
         """The record; `PredictionExpired` when its id is older than what is kept, else `UnknownPrediction`."""
+        return self._patiently(prediction_id, lambda: self._get(model_id, prediction_id))
+
+    def content(self, model_id: int, prediction_id: str) -> bytes:
+        """The input's payload bytes."""
+        return self._patiently(prediction_id, lambda: self._content(model_id, prediction_id))
+
+    @reads
+    def _get(self, session: Session, model_id: int, prediction_id: str) -> Prediction:
         return _found(session, model_id, prediction_id)
 
     @reads
-    def content(self, session: Session, model_id: int, prediction_id: str) -> bytes:
-        """The input's payload bytes."""
+    def _content(self, session: Session, model_id: int, prediction_id: str) -> bytes:
         _found(session, model_id, prediction_id)
         return session.get_one(PredictionInput, prediction_id).content
+
+    def _patiently(self, prediction_id: str, look: Callable[[], T]) -> T:
+        made = _moment_of(prediction_id)
+        while True:
+            young = made is not None and abs(_age_seconds(made)) < self._patience_seconds
+            try:
+                return look()
+            except UnknownPrediction:
+                if not young:
+                    raise
+            time.sleep(LOOK_SECONDS)
 
     def prune(self, days: float, nbytes: int) -> int:
         """Let go what is older than `days`, and the oldest beyond `nbytes`; how many."""
@@ -152,6 +175,10 @@ def _found(session: Session, model_id: int, prediction_id: str) -> Prediction:
         if made < (oldest or at - UNWRITTEN) and made < at - UNWRITTEN:
             raise PredictionExpired(prediction_id)
     raise UnknownPrediction(prediction_id)
+
+
+def _age_seconds(made: datetime) -> float:
+    return (datetime.now(UTC) - made).total_seconds()
 
 
 def _moment_of(prediction_id: str) -> datetime | None:

@@ -8,13 +8,17 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from app.serving.listener import listen
+from app.serving.siblings import Place
 
 ADMIN_KEY = "prn_an-admin-key-for-tests-that-is-long-enough"
 DEADLINE_SECONDS = 60.0
@@ -41,8 +45,14 @@ def free_port() -> int:
 class Child:
     """A process of ours."""
 
-    def __init__(self, module: str, environment: dict[str, str], log: Path) -> None:
-        self._process = _FORKS.Process(target=_run, args=(module, environment, str(log)))
+    def __init__(
+        self,
+        module: str,
+        environment: dict[str, str],
+        log: Path,
+        shared: tuple[socket.socket, Place] | tuple[()] = (),
+    ) -> None:
+        self._process = _FORKS.Process(target=_run, args=(module, environment, str(log), *shared))
         self._process.start()
 
     @property
@@ -69,7 +79,13 @@ class Child:
         self._process.close()
 
 
-def _run(module: str, environment: dict[str, str], log: str) -> None:
+def _run(
+    module: str,
+    environment: dict[str, str],
+    log: str,
+    listener: socket.socket | None = None,
+    place: Place | None = None,
+) -> None:
     for name in [name for name in os.environ if name.startswith("PERENNIAL_")]:
         del os.environ[name]
     os.environ.update(environment)
@@ -83,7 +99,7 @@ def _run(module: str, environment: dict[str, str], log: str) -> None:
     from app.main import run  # noqa: PLC0415
     from app.settings import Settings  # noqa: PLC0415
 
-    sys.exit(run(Settings()))
+    sys.exit(run(Settings(), listener, place))
 
 
 @dataclass
@@ -95,7 +111,9 @@ class Installation:
     settings: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def process(self, module: str, **settings: str) -> Iterator[Child]:
+    def process(
+        self, module: str, shared: tuple[socket.socket, Place] | tuple[()] = (), **settings: str
+    ) -> Iterator[Child]:
         """Run the module, `app` or `worker`, for the block; what still runs afterwards is killed."""
         ours = {
             "DATABASE_URL": self.url,
@@ -108,7 +126,7 @@ class Installation:
             **settings,
         }
         log = self.folder / f"{module}-{time.monotonic_ns()}.log"
-        child = Child(module, {f"PERENNIAL_{name}": value for name, value in ours.items()}, log)
+        child = Child(module, {f"PERENNIAL_{name}": value for name, value in ours.items()}, log, shared)
         try:
             yield child
         except BaseException:
@@ -135,6 +153,26 @@ class Installation:
             wait_until(lambda: child.exit_code is not None or is_ready(http), "the server is ready")
             assert child.exit_code is None, "the server did not start"
             yield child, http
+
+    @contextmanager
+    def several(self, count: int, **settings: str) -> Iterator[tuple[httpx.Client, Path]]:
+        """Run so many servers on one port for the block, all taking connections; and the folder they meet in."""
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            listener = stack.enter_context(listen("127.0.0.1", 0))
+            places = [Place(folder, number, count) for number in range(1, count + 1)]
+            servers = [stack.enter_context(self.process("app", (listener, place), **settings)) for place in places]
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            http = stack.enter_context(httpx.Client(base_url=address, headers=headers, timeout=30))
+
+            def taking() -> bool:
+                logs = [log.read_text() for log in self.folder.glob("app-*.log")]
+                return sum("taking connections" in log for log in logs) == count
+
+            wait_until(taking, "all take connections")
+            yield http, folder
+            assert [server.stop() for server in servers] == [0] * count
 
 
 def is_ready(http: httpx.Client) -> bool:

@@ -51,3 +51,41 @@ def test_lists_of_other_things_are_refused(values: list[object]) -> None:
     with pytest.raises(InvalidItem) as caught:
         features_content(values)  # type: ignore[arg-type]
     assert caught.value.code == "not_numbers"
+
+
+def test_many_are_decoded_as_one_by_one() -> None:
+    preprocessor = FeaturesPreprocessor(FeaturesInput(size=3))
+    contents = [features_content([row, row / 3, -1e9 * row]) for row in range(5)]
+
+    many = preprocessor.decode_many(contents)
+
+    assert all(torch.equal(item, preprocessor.decode(one)) for item, one in zip(many, contents, strict=True))  # type: ignore[arg-type]
+    assert preprocessor.stacked(many).shape == (5, 3)  # type: ignore[arg-type]
+    assert preprocessor.decode_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (features_content([0.0, math.nan, 1.0]), "not_finite"),
+        (features_content([0.0, 1e300, 1.0]), "out_of_range"),
+        (features_content([0.0] * 4), "wrong_size"),
+        (b"", "wrong_size"),
+    ],
+)
+def test_one_bad_vector_of_many_fails_alone(bad: bytes, code: str) -> None:
+    good = features_content([1.0, 2.0, 3.0])
+
+    before, wrong, after = FeaturesPreprocessor(FeaturesInput(size=3)).decode_many([good, bad, good])
+
+    assert isinstance(wrong, InvalidItem)
+    assert wrong.code == code
+    assert isinstance(before, torch.Tensor)
+    assert isinstance(after, torch.Tensor)
+    assert before.tolist() == after.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_lengths_that_add_up_are_still_wrong_one_by_one() -> None:
+    short, long = features_content([1.0, 2.0]), features_content([1.0, 2.0, 3.0, 4.0])
+    many = FeaturesPreprocessor(FeaturesInput(size=3)).decode_many([short, long])
+    assert [isinstance(one, InvalidItem) for one in many] == [True, True]

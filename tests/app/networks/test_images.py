@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from app.errors import InvalidItem
+from app.networks import jpeg
 from app.networks.images import MAX_PIXELS, ImagePreprocessor
 from app.recipe import ImageInput
 
@@ -245,3 +246,63 @@ def test_bytes_after_the_picture_do_no_harm() -> None:
     for form in ("PNG", "JPEG"):
         content = encoded(picture(), form)
         assert torch.equal(COLOUR.decode(content + b"trailer" * 9), COLOUR.decode(content))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 16), (40, 61), (1, 1), (200, 9), (500, 375)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"quality": 95, "subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 2}, {"comment": b"hello"}],
+)
+def test_a_plain_jpeg_has_the_pixels_that_pillow_gives(
+    size: tuple[int, int], mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encoded(picture(64, 48).resize(size).convert(mode), "JPEG", **options)
+    ours = [preprocessor.decode(content) for preprocessor in (COLOUR, GREY)]
+
+    monkeypatch.setattr(jpeg, "decoded", lambda *_: None)
+
+    for item, preprocessor in zip(ours, (COLOUR, GREY), strict=True):
+        assert torch.equal(item, preprocessor.decode(content))
+
+
+def test_plain_jpegs_need_no_pillow_and_others_do() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = encoded(picture(16, 16), "JPEG")
+
+    assert jpeg.decoded(plain, 16) is not None
+    for other in (
+        encoded(picture(16, 16), "JPEG", exif=exif),
+        encoded(picture(16, 16), "JPEG", progressive=True),
+        encoded(picture(16, 16).convert("CMYK"), "JPEG"),
+        encoded(picture(64, 64), "JPEG"),  # decoded at half the size
+        encoded(picture(16, 16), "PNG"),
+        plain[:-2],
+        plain[:100],
+        b"",
+    ):
+        assert jpeg.decoded(other, 16) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_jpeg_is_the_same_with_and_without_pillow(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    content = encoded(picture(16, 16), "JPEG", **({"restart_marker_blocks": 1} if seed % 2 else {}))
+    damaged = []
+    for _ in range(100):
+        one = bytearray(content)
+        for _ in range(chance.randint(1, 5)):
+            one[chance.randrange(len(one))] = chance.randrange(256)
+        damaged.append(bytes(one))
+    ours = COLOUR.decode_many(damaged)
+
+    monkeypatch.setattr(jpeg, "decoded", lambda *_: None)
+
+    for item, pillow in zip(ours, COLOUR.decode_many(damaged), strict=True):
+        if isinstance(item, InvalidItem) or isinstance(pillow, InvalidItem):
+            assert isinstance(item, InvalidItem)
+            assert isinstance(pillow, InvalidItem)
+            assert item.code == pillow.code
+        else:
+            assert torch.equal(item, pillow)

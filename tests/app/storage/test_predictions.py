@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -65,3 +66,20 @@ def test_a_prediction_of_another_model_is_unknown(stores: Stores) -> None:
     log.write([record])
     with pytest.raises(UnknownPrediction):
         log.get(model.id + 1, record.id)
+
+
+def test_a_record_that_another_process_is_about_to_write_is_waited_for(stores: Stores) -> None:
+    model = stores.create().model
+    patient, writer = PredictionLog(stores.database, patience_seconds=30), PredictionLog(stores.database)
+    record = made(model.id)
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(patient.content, model.id, record.id)
+        writer.write([record])
+        assert looking.result(timeout=20) == b"input"
+
+
+def test_an_id_that_is_old_enough_is_not_waited_for(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database, patience_seconds=30)
+    with pytest.raises(UnknownPrediction):
+        log.get(model.id, made(model.id, timedelta(seconds=40)).id)

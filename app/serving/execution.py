@@ -1,0 +1,208 @@
+"""How a backbone is run: as it stands, or rewritten for the device where that was tried, found equal, and sooner.
+
+Made by the loader through `Executions`, one for each backbone and shared by the versions on it; called by Predictor.
+The network itself is never touched: who judges and learns holds it as it was saved. Knows nothing of versions or HTTP.
+"""
+
+import copy
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+
+from app.log import get_logger
+from app.networks.backbone import FAILURES, example
+from app.networks.network import Network
+from app.networks.packing import Cast, blocked, packed
+from app.networks.serialization import Pause, go_on
+from app.networks.spec import NetworkSpec
+from app.serving.cuda_graphs import CudaGraphs
+
+log = get_logger(__name__)
+
+PLAIN = "plain"
+BFLOAT16 = "bfloat16"
+
+Run = Callable[[Tensor], Tensor]
+"""Maps a normalised float32 batch to float32 features."""
+
+FEW = 4  # inputs from which a batch is run as one of many
+_ONE, _MANY = 1, 16  # sizes that the ways are tried with
+_ROUNDS = 3
+_GAIN = 1.05  # how much sooner a way must be to be taken: less is noise
+_EXACT = 1e-4  # of the largest number: what another order of sums may move
+_ROUGH = 5e-2  # the same for bfloat16, which keeps 8 bits of a number
+_BELIEF = 0.02  # what bfloat16 may move a probability by
+_UNABLE = (*FAILURES, OSError, ImportError)  # a step that cannot be traced or rewritten, no compiler, an old processor
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be tried. `packing` costs the memory of two more copies of the convolutions' weights."""
+
+    precision: str = "float32"
+    compile: bool = False
+    packing: bool = True
+
+
+class Execution:
+    """Runs one backbone. Safe to call from several threads."""
+
+    def __init__(self, backbone: nn.Module, device: torch.device) -> None:
+        self.ways = (PLAIN, PLAIN)  # what runs a few inputs, and many
+        self._backbone = backbone  # held, so that nothing else gets its id while this is known by it
+        self._device = device
+        self._few: Run = backbone
+        self._many: Run = backbone
+        self._graphs = CudaGraphs(backbone, device) if device.type == "cuda" else None
+        self._tried: tuple[Tensor, ...] = ()  # features of the same inputs, plain and by each way
+
+    def __call__(self, stacked: Tensor, normalised: Run) -> Tensor:
+        """Map a batch as `Preprocessor.stacked` gives it to float32 features, (batch, width), on the device."""
+        with torch.inference_mode():
+            if self._graphs is not None:
+                return self._graphs(stacked, normalised)
+            inputs = normalised(stacked.to(self._device))
+            return (self._few if len(inputs) < FEW else self._many)(inputs)
+
+    def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> None:
+        """Run this way from now on; before the first call."""
+        self.ways = few[0], many[0]
+        self._few, self._many, self._tried = few[1], many[1], tried
+
+    def agrees(self, network: Network) -> bool:
+        """Say whether a version on this backbone gives the answers that it gives without rewriting.
+
+        Logits within 1e-4 of the largest; or, in bfloat16, probabilities within 0.02 and the same label first
+        wherever the first two are more than that apart.
+        """
+        if not self._tried or not network.spec.labels:
+            return True
+        with torch.inference_mode():
+            plain, *others = (network.head(network.fed(features)).float() for features in self._tried)
+            rough = any(BFLOAT16 in way for way in self.ways)
+            return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
+
+
+class Executions:
+    """Makes the Execution of a backbone once, while anyone holds it. Safe to call from several threads."""
+
+    def __init__(self, device: torch.device, options: Options, pause: Pause = go_on) -> None:
+        """`pause` is called between the passes of a trial."""
+        self._device = device
+        self._options = options
+        self._pause = pause
+        self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
+        self._chosen: dict[str, tuple[str, str]] = {}  # what was soonest for networks of one form
+        self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing
+
+    def of(self, network: Network) -> Execution:
+        """Give what runs the network's backbone, tried and warm; the plain one if this version's answers would move."""
+        with self._preparing:
+            found = self._made.get(id(network.backbone))
+            if found is None:
+                found = self._made[id(network.backbone)] = self._prepared(network)
+        if found.agrees(network):
+            return found
+        log.warning("answers would move, so the network runs as it stands", ways=found.ways)
+        return Execution(network.backbone, self._device)
+
+    def _prepared(self, network: Network) -> Execution:
+        execution = Execution(network.backbone, self._device)
+        inputs = example(network.spec.input, _MANY).to(self._device)
+        ways = _ways(network.backbone, inputs, self._options)
+        if not ways or self._device.type == "cuda":
+            return execution
+        form = _form(network.spec)
+        with torch.inference_mode():
+            plain: Tensor = network.backbone(inputs)
+            runs: dict[str, Run] = {PLAIN: network.backbone}
+            for name, make in ways.items():
+                if form not in self._chosen or name in self._chosen[form]:
+                    self._pause()
+                    run = _working(name, make, inputs, plain)
+                    if run is not None:
+                        runs[name] = run
+            if form not in self._chosen:
+                self._chosen[form] = (
+                    _soonest(runs, inputs[:_ONE], self._pause),
+                    _soonest(runs, inputs, self._pause),
+                )
+            few, many = (name if name in runs else PLAIN for name in self._chosen[form])
+            tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
+            if tried:
+                execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
+        log.info("backbone prepared", few=few, many=many)
+        return execution
+
+
+def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
+    """Name the ways beside the plain one that are worth a trial, and how each is made."""
+    ways: dict[str, Callable[[], Run]] = {}
+    halves = options.precision == BFLOAT16
+    if inputs.device.type == "cpu" and options.packing and any(isinstance(one, nn.Conv2d) for one in network.modules()):
+        ways["packed"] = partial(packed, network, inputs[:_ONE])
+        ways["blocked"] = partial(blocked, network, inputs)
+        if halves:
+            ways[f"packed, {BFLOAT16}"] = partial(packed, network, inputs, torch.bfloat16)
+    dtype = torch.bfloat16 if halves else torch.float32
+    if halves:
+        ways[BFLOAT16] = lambda: Cast(copy.deepcopy(network).to(dtype), dtype)
+    if options.compile:
+        ways[f"compiled, {options.precision}"] = lambda: torch.compile(
+            Cast(copy.deepcopy(network).to(dtype), dtype), dynamic=True
+        )
+    return ways
+
+
+def _working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor) -> Run | None:
+    """Make a way and run it; None when it cannot be made, or gives other features than the plain one."""
+    try:
+        run = make()
+        near = all(
+            _near(plain[:count], run(inputs[:count]), _ROUGH if BFLOAT16 in name else _EXACT)
+            for count in (_ONE, FEW, _MANY)
+        )
+    except _UNABLE as error:
+        log.info("backbone not prepared", way=name, error=f"{type(error).__name__}: {error}"[:200])
+        return None
+    if not near:
+        log.warning("backbone not prepared", way=name, error="its features are not near")
+    return run if near else None
+
+
+def _soonest(runs: Mapping[str, Run], inputs: Tensor, pause: Pause) -> str:
+    """Time each in turn, and again; the plain one unless another is sooner by more than noise."""
+    best = dict.fromkeys(runs, math.inf)
+    for _ in range(_ROUNDS):
+        for name, run in runs.items():
+            pause()
+            started = time.perf_counter()
+            run(inputs)
+            best[name] = min(best[name], time.perf_counter() - started)
+    name = min(best, key=lambda one: best[one])
+    return name if best[name] * _GAIN < best[PLAIN] else PLAIN
+
+
+def _near(one: Tensor, other: Tensor, share: float) -> bool:
+    bound = share * max(1.0, float(one.abs().max()))
+    return one.shape == other.shape and float((one - other.float()).abs().max()) <= bound
+
+
+def _alike(plain: Tensor, own: Tensor) -> bool:
+    """Compare logits as the beliefs that clients see."""
+    beliefs, moved = plain.softmax(1), own.softmax(1)
+    best = beliefs.topk(min(2, beliefs.shape[1]), dim=1).values  # (batch, 1 or 2)
+    sure = best[:, 0] - best[:, -1] > 2 * _BELIEF
+    near = float((beliefs - moved).abs().max()) <= _BELIEF
+    return near and not bool((sure & (beliefs.argmax(1) != moved.argmax(1))).any())
+
+
+def _form(spec: NetworkSpec) -> str:
+    return f"{spec.architecture} {spec.input.model_dump_json()} {spec.weights is None}"

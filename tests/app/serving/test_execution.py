@@ -1,0 +1,154 @@
+"""A backbone is run another way only where that was tried, and gives the same answers."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.networks.backbone import example
+from app.networks.catalog import build
+from app.networks.network import Network
+from app.networks.preprocessor import preprocessor_for
+from app.networks.spec import NetworkSpec
+from app.recipe import FeaturesInput, ImageInput
+from app.serving import execution
+from app.serving.execution import BFLOAT16, PLAIN, Execution, Executions, Options
+from app.serving.predictor import Predictor
+
+CPU = torch.device("cpu")
+SHAPE = ImageInput(size=32, channels=3)
+PICTURES = (example(SHAPE, 9) * 127 + 128).to(torch.uint8)
+
+
+def network(architecture: str = "small_cnn", labels: int = 3) -> Network:
+    shape = FeaturesInput(size=5) if architecture == "mlp" else SHAPE
+    return build(NetworkSpec(architecture, shape, labels=tuple(range(1, labels + 1))), {})
+
+
+def features(made: Execution, of: Network, count: int) -> Tensor:
+    return made(PICTURES[:count], preprocessor_for(of.spec).normalised)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(packing=False), Options(precision=BFLOAT16)])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_whatever_is_chosen_gives_the_network_s_features(options: Options, count: int) -> None:
+    asked = network()
+    made = Executions(CPU, options).of(asked)
+
+    with torch.inference_mode():
+        plain = asked.raw_features(preprocessor_for(asked.spec).batch(list(PICTURES[:count])))
+
+    share = 5e-2 if options.precision == BFLOAT16 else 1e-4
+    torch.testing.assert_close(features(made, asked, count), plain, atol=share * float(plain.abs().max()), rtol=0)
+
+
+def test_versions_on_one_backbone_share_what_was_made_of_it() -> None:
+    executions = Executions(CPU, Options())
+    first = network()
+    second = Network(first.spec, first.backbone, first.head, first.width)
+
+    made = executions.of(first)
+
+    assert executions.of(second) is made
+    assert executions.of(network()) is not made
+
+
+def test_what_was_made_goes_with_the_last_who_holds_it() -> None:
+    executions = Executions(CPU, Options())
+    asked = network()
+    made = executions.of(asked)
+    backbone, kept = weakref.ref(asked.backbone), weakref.ref(made)
+
+    del asked, made
+    gc.collect()
+
+    assert kept() is None
+    assert backbone() is None
+
+
+def test_vectors_of_numbers_run_as_they_are() -> None:
+    assert Executions(CPU, Options()).of(network("mlp")).ways == (PLAIN, PLAIN)
+
+
+def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(asked: nn.Module, *_: object) -> nn.Module:
+        return nn.Sequential(asked, nn.Threshold(1e9, 0.5))
+
+    def failing(*_: object) -> nn.Module:
+        raise RuntimeError("not on this processor")
+
+    monkeypatch.setattr(execution, "packed", wrong)
+    monkeypatch.setattr(execution, "blocked", failing)
+
+    assert Executions(CPU, Options()).of(network()).ways == (PLAIN, PLAIN)
+
+
+def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
+    asked = network()
+    executions = Executions(CPU, Options())
+    made = executions.of(asked)
+    plain = asked.raw_features(example(SHAPE, 16)).detach()
+    near = plain + 1e-3 * plain.abs().max()
+    shaken = Network(asked.spec, asked.backbone, network().head, asked.width)
+    shaken.head.weight.data.zero_()[0] = 100  # so steep that it turns between features that are near
+    shaken.head.bias.data[0] = -100 * plain.sum(1).mean()
+    plain[0] += (plain.sum(1).mean() - plain[0].sum()) / asked.width  # one that lies where it turns
+    near[0] = plain[0] + 1e-3
+
+    made.choose((BFLOAT16, asked.backbone), (BFLOAT16, asked.backbone), (plain, near))
+
+    assert made.agrees(asked)
+    assert not made.agrees(shaken)
+    assert executions.of(shaken).ways == (PLAIN, PLAIN)
+
+
+def test_in_float32_logits_are_held_closer() -> None:
+    asked = network()
+    made = Execution(asked.backbone, CPU)
+    plain = asked.raw_features(example(SHAPE, 16)).detach()
+    near = plain + 1e-2 * plain.abs().max()
+    for way, taken in ((BFLOAT16, True), ("packed", False)):
+        made.choose((way, asked.backbone), (way, asked.backbone), (plain, near))
+        assert made.agrees(asked) is taken
+
+
+def test_a_grown_version_gives_its_old_logits_to_the_bit() -> None:
+    executions = Executions(CPU, Options())
+    old = network(labels=3)
+    grown = network(labels=70)
+    grown = Network(grown.spec, old.backbone, grown.head, old.width)
+    grown.head.weight.data[:3], grown.head.bias.data[:3] = old.head.weight, old.head.bias
+
+    def logits(asked: Network) -> Tensor:
+        predictor = Predictor(
+            model_id=1,
+            model="m",
+            version_id="id",
+            version=1,
+            network=asked,
+            preprocessor=preprocessor_for(asked.spec),
+            labels=[str(label) for label in asked.spec.labels],
+            device=CPU,
+            execution=executions.of(asked),
+        )
+        return predictor._scored(predictor.features(list(PICTURES)))
+
+    assert torch.equal(logits(grown)[:, :3], logits(old))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("count", [1, 3, 9, 70])
+def test_on_cuda_recorded_graphs_give_the_network_s_features(count: int) -> None:
+    device = torch.device("cuda")
+    asked = network().to(device)
+    preprocessor = preprocessor_for(asked.spec)
+    pictures = PICTURES.repeat(8, 1, 1, 1)[:count]
+    made = Executions(device, Options()).of(asked)
+
+    with torch.inference_mode():
+        plain = asked.raw_features(preprocessor.normalised(pictures.to(device)))
+
+    for _ in range(2):
+        torch.testing.assert_close(made(pictures, preprocessor.normalised), plain, atol=2e-2, rtol=2e-2)
