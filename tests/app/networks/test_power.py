@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.networks.backbone import example
-from app.networks.catalog import build, skeleton
+from app.networks.catalog import build
 from app.networks.growth import grow
 from app.networks.power import Power
 from app.networks.serialization import backbone_digest, load_weights, to_bytes
@@ -56,7 +56,7 @@ def test_a_projection_is_fed_powers_too() -> None:
 def test_a_saved_network_answers_alike_and_a_grown_one_keeps_its_power() -> None:
     network = build(SPEC, {})
     inputs = example(SPEC.input, 3)
-    copy = skeleton(NetworkSpec.from_json(SPEC.to_json()), {})
+    copy = build(replace(NetworkSpec.from_json(SPEC.to_json()), seed=5), {})
     load_weights(copy, to_bytes(network.state_dict()))
     assert torch.equal(copy(inputs), network(inputs))
     grown = grow(network, [9])
