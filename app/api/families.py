@@ -76,7 +76,7 @@ async def predict(request: Request, family: FamilyPath, parts: Wired) -> Respons
         contents = contents_of(question, predictor.members[0].spec)
         answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
-        parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
+        parts.metrics.rejected(known, type(error).__name__)
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)

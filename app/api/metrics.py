@@ -47,7 +47,7 @@ class Metrics:
         self._versions: OrderedDict[tuple[str, int], Counter] = OrderedDict()
         self._stages: dict[str, _Stages] = {}
         self._predictions = self._counter("predictions", "Inputs answered.", "model", "version")
-        self.prediction_errors = self._counter(
+        self._rejections = self._counter(
             "rejections", "Predict requests without an answer, by reason.", "model", "reason"
         )
         self.samples = self._counter("samples", "Samples received, by outcome.", "model", "outcome")
@@ -94,7 +94,7 @@ class Metrics:
 
     def rejected(self, model: str, reason: str) -> None:
         """Count a request without an answer; `model` must be one that exists, or a fixed word."""
-        self.prediction_errors.labels(model, reason).inc()
+        self._rejections.labels(model, reason).inc()
 
     def batch(self, report: BatchReport) -> None:
         """Count a batch. From any thread."""

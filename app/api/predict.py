@@ -67,10 +67,11 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
         answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
-        parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
+        parts.metrics.rejected(known, type(error).__name__)
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)
+    answered = time.perf_counter()
     records = records_of(predictor, contents, answers)
     parts.writer.write(records)
     body = to_json(
@@ -80,7 +81,9 @@ async def answer(request: Request, model: str, parts: Parts, version: int | None
             "predictions": [prediction_of(record.id, one) for record, one in zip(records, answers, strict=True)],
         }
     )
-    parts.metrics.answered(model, predictor.version, len(records), time.perf_counter() - started)
+    ended = time.perf_counter()
+    parts.metrics.encoded(model, ended - answered)
+    parts.metrics.answered(model, predictor.version, len(records), ended - started)
     return Answered(body, predictor.version)
 
 

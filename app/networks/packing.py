@@ -30,7 +30,7 @@ def packed(network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float3
     if dtype != torch.float32:
         graph = copy.deepcopy(graph).to(dtype)  # the layers that were not rewritten are the network's own
     _replace_convolutions(graph, inputs.to(dtype), _Packed)
-    return Cast(graph, dtype)
+    return Cast(_Traced(graph), dtype)
 
 
 def blocked(network: nn.Module, inputs: Tensor) -> nn.Module:
@@ -40,7 +40,7 @@ def blocked(network: nn.Module, inputs: Tensor) -> nn.Module:
     """
     graph = _folded(network)
     _replace_convolutions(graph, inputs, _Blocked)
-    return _InBlocks(graph)
+    return _InBlocks(_Traced(graph))
 
 
 class _Packed(nn.Module):
@@ -79,6 +79,28 @@ class _Blocked(nn.Module):
         return outputs.relu_() if self._relu else outputs
 
 
+class _Traced(nn.Module):
+    """What a traced network does, without its graph: that is a cycle, and would keep weights until it is collected."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        """Take over the layers; the graph is of no use afterwards."""
+        super().__init__()
+        self._run = type(graph).forward
+        for name, child in list(graph.named_children()):
+            self.add_module(name, child)
+            delattr(graph, name)
+        for name, parameter in list(graph.named_parameters(recurse=False)):
+            self.register_parameter(name, parameter)
+            delattr(graph, name)
+        for name, buffer in list(graph.named_buffers(recurse=False)):
+            self.register_buffer(name, buffer)
+            delattr(graph, name)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self._run(self, inputs)
+        return outputs
+
+
 class Cast(nn.Module):
     """Takes a float32 batch and gives float32 features, whatever lies between."""
 
@@ -88,19 +110,19 @@ class Cast(nn.Module):
         self._dtype = dtype
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self._network.forward(inputs.to(self._dtype, memory_format=torch.channels_last))
+        features: Tensor = self._network(inputs.to(self._dtype, memory_format=torch.channels_last))
         return features.float()
 
 
 class _InBlocks(nn.Module):
-    """Takes and gives plain tensors. It calls `forward` by name: a traced network prints its failures when called."""
+    """Takes and gives plain tensors."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self._network.forward(inputs.to_mkldnn())
+        features: Tensor = self._network(inputs.to_mkldnn())
         return features.to_dense() if features.is_mkldnn else features
 
 
@@ -117,7 +139,9 @@ def _form(convolution: nn.Conv2d) -> tuple[list[int], list[int], list[int], int]
 
 def _folded(network: nn.Module) -> fx.GraphModule:
     """Trace the network, in eval mode, and put each BatchNorm into the convolution that feeds it alone."""
-    graph = fx.symbolic_trace(network)
+    tracer = fx.Tracer()
+    graph = fx.GraphModule(network, tracer.trace(network))
+    tracer.root, tracer.submodule_paths = nn.Module(), {}  # it is part of a cycle, and would hold the network
     modules, calls = dict(graph.named_modules()), _calls(graph)
     for node in list(graph.graph.nodes):
         norm = modules.get(str(node.target)) if node.op == "call_module" else None

@@ -52,7 +52,8 @@ def hollowed(backbone: Backbone) -> Skeleton:
     state = module.state_dict(keep_vars=True)
     shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in state.items()}
     if any(tensor.is_meta for tensor in state.values()):
-        module._apply(_nothing)  # noqa: SLF001  what `to_empty` calls, which first imports a compiler for five seconds
+        # What `to_empty` calls, which first imports a compiler for five seconds.
+        module._apply(_nothing)  # type: ignore[no-untyped-call]  # noqa: SLF001  # type: ignore[no-untyped-call]
     else:
         for tensor in state.values():
             tensor.data = _nothing(tensor)

@@ -17,6 +17,7 @@ from app.errors import MissingBase, PerennialError
 from app.log import get_logger
 from app.serving.host_memory import give_back
 from app.serving.live_model import LiveModel, LiveModels
+from app.serving.load_attempt import LoadAttempt
 from app.serving.loader import PredictorLoader
 from app.serving.pace import step_back
 from app.serving.predictor import Predictor
@@ -30,19 +31,6 @@ log = get_logger(__name__)
 
 LOADING_THREADS = 2
 BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
-FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 30.0
-
-
-@dataclass
-class Attempt:
-    """Where the loading of one assigned version stands; touched under the Refresher's lock only."""
-
-    version_id: str
-    epoch: int
-    loading: bool = False
-    failures: int = 0
-    not_before: float = 0.0  # by the Refresher's clock
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class Refresher:
         self._server_id: str | None = None
         self._reported: list[ServingReport] | None = None
         self._next_beat = 0.0
-        self._attempts: dict[int, Attempt] = {}  # by model id
+        self._attempts: dict[int, LoadAttempt] = {}  # by model id
         self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
         self._told: dict[int, int] = {}  # model id → epoch served, as last reported
         self._seen_assignments = False
@@ -170,13 +158,13 @@ class Refresher:
         with self._state:
             attempt = self._attempts.get(one.model.id)
             if attempt is None or (attempt.version_id, attempt.epoch) != (one.version.id, one.epoch):
-                attempt = self._attempts[one.model.id] = Attempt(one.version.id, one.epoch)
+                attempt = self._attempts[one.model.id] = LoadAttempt(one.version.id, one.epoch)
             if attempt.loading or self._clock() < attempt.not_before:
                 return
             attempt.loading = True
         self._loading.submit(self._load, live, one, attempt)
 
-    def _load(self, live: LiveModel, one: Assigned, attempt: Attempt) -> None:
+    def _load(self, live: LiveModel, one: Assigned, attempt: LoadAttempt) -> None:
         try:
             started = time.perf_counter()
             predictor = self._loader.load(one.model, one.version, live.recent)
@@ -188,11 +176,9 @@ class Refresher:
                 attempt.loading = False
             self.wake()  # report at once
 
-    def _failed(self, live: LiveModel, one: Assigned, attempt: Attempt, error: Exception) -> None:
+    def _failed(self, live: LiveModel, one: Assigned, attempt: LoadAttempt, error: Exception) -> None:
         with self._state:
-            attempt.failures += 1
-            delay = min(FIRST_RETRY_SECONDS * 2 ** (attempt.failures - 1), LAST_RETRY_SECONDS)
-            attempt.not_before = self._clock() + delay
+            delay = attempt.fail(self._clock())
             overtaken = self._attempts.get(one.model.id) is not attempt
         if overtaken or (live.current is not None and live.current.epoch >= one.epoch):
             log.info("failed load of no more concern", model=live.name, version=one.version.number, error=str(error))

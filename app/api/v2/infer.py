@@ -77,7 +77,7 @@ async def _infer(request: Request, parts: Parts, model: str, version: int | None
         answers = await _answers(request, parts, predictor, contents, top_k)
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
-        parts.metrics.prediction_errors.labels(known, type(error).__name__).inc()
+        parts.metrics.rejected(known, type(error).__name__)
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)

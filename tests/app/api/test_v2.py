@@ -382,7 +382,7 @@ def test_figures_count_what_is_asked_in_this_protocol_too(service: Any) -> None:
     text = service.get("/metrics", key=None).text
 
     assert 'perennial_predictions_total{model="iris",version="1"} 3.0' in text
-    assert 'perennial_prediction_errors_total{model="iris",reason="InvalidItem"} 1.0' in text
+    assert 'perennial_rejections_total{model="iris",reason="InvalidItem"} 1.0' in text
 
 
 def test_the_example_of_the_guide_runs_as_it_stands(service: Any, address: str) -> None:

@@ -1,6 +1,5 @@
 """A backbone is run another way only where that was tried, and gives the same answers."""
 
-import gc
 import weakref
 
 import pytest
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from app.networks.backbone import example
 from app.networks.catalog import build
 from app.networks.network import Network
+from app.networks.packing import packed
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
@@ -59,13 +59,13 @@ def test_what_was_made_goes_with_the_last_who_holds_it() -> None:
     executions = Executions(CPU, Options())
     asked = network()
     made = executions.of(asked)
-    backbone, kept = weakref.ref(asked.backbone), weakref.ref(made)
+    made.choose(*[("packed", packed(asked.backbone, example(SHAPE, 1)))] * 2, ())
+    laid_out = next(module for module in made._many.modules() if hasattr(module, "_weight"))  # type: ignore[attr-defined]
+    gone = [weakref.ref(one) for one in (asked.backbone, made, laid_out, laid_out._weight)]
 
-    del asked, made
-    gc.collect()
+    del asked, made, laid_out
 
-    assert kept() is None
-    assert backbone() is None
+    assert [one() for one in gone] == [None] * 4  # at once: nothing waits for the collector
 
 
 def test_vectors_of_numbers_run_as_they_are() -> None:
