@@ -148,6 +148,13 @@ class Softmax(Strict):
 
 
 class _ClosedForm(Strict):
+    power: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Exponent that a picture's features are raised to before the head, their signs kept; null leaves "
+        "them as the backbone makes them. Vectors of numbers always stay as they are.",
+    )
     projection: int = Field(
         default=0,
         ge=0,
@@ -184,6 +191,13 @@ class SLDA(_ClosedForm):
         gt=0,
         le=1,
         description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance; null is chosen by leaving samples out.",
+    )
+    refinement: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Steps of logistic regression that the solved head takes over all learned samples; none while "
+        "few samples or many wrong labels ask for a shrinkage of a half or more.",
     )
 
 

@@ -10,7 +10,11 @@ from typing import Any
 NAMED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Pretrained weights stay as they are; the head is solved anew with every label.
-        "frozen-backbone": {"head": {"kind": "slda"}, "trainable": "head", "penalties": []},
+        "frozen-backbone": {
+            "head": {"kind": "slda", "power": 0.7, "refinement": 2},
+            "trainable": "head",
+            "penalties": [],
+        },
         # Everything is learned by gradient steps, old samples rehearsed beside the new ones.
         "from-scratch": {},
         # What was right last month may be wrong today: a second head forgets, the last block follows now and then.
@@ -22,7 +26,7 @@ NAMED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         # The head is solved with every label, and pretrained layers follow slowly, held by their old weights.
         "fine-tune": {
-            "head": {"kind": "slda"},
+            "head": {"kind": "slda", "power": 0.7, "refinement": 2},
             "trainable": "last_blocks",
             "blocks": 2,
             "penalties": [{"kind": "l2_sp", "anchor": "previous", "strength": 0.01}],

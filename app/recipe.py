@@ -13,6 +13,7 @@ from app.ingredients import (
     ER,
     L2SP,
     SGD,
+    SLDA,
     Augmentation,
     EarlyStopping,
     Fusion,
@@ -249,6 +250,11 @@ def contradictions(recipe: Recipe) -> list[str]:
             if slow
             else "memory.capacity: beside a closed-form head the other layers learn from the memory alone, and it is "
             "0; raise it, or choose trainable 'head'"
+        )
+    if isinstance(recipe.head, SLDA) and recipe.head.refinement and recipe.head.forgetting < 1:
+        found.append(
+            "head.refinement: its steps look at all learned samples alike, and head.forgetting lets older ones fade; "
+            "choose refinement 0 or forgetting 1"
         )
     if recipe.holdout + recipe.test > 0.8:
         found.append("test: holdout and test together leave less than a fifth to learn from; lower one of them")

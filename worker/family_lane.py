@@ -14,7 +14,6 @@ from torch import nn
 from app.errors import Conflict, NothingLearned
 from app.ingredients import L2SP, LwF
 from app.networks.network import Network
-from app.networks.projection import Projection
 from app.networks.serialization import HEAD, tensors_digest
 from app.networks.standardize import FROZEN_AFTER, standardize
 from app.storage.claims import Outcome
@@ -169,7 +168,8 @@ def _to_rehearse(materials: Sequence[Material], networks: Sequence[Network]) -> 
 def _head_of(network: Network) -> nn.Module:
     """What maps the backbone's features to the member's logits."""
     head = copy.deepcopy(network.head).cpu()
-    return nn.Sequential(network.projection, head) if isinstance(network.projection, Projection) else head
+    plain = network.spec.power is None and not network.spec.projection
+    return head if plain else nn.Sequential(network.power, network.projection, head)
 
 
 def _see(backbone: nn.Module, samples: Sequence[Samples]) -> None:

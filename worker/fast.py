@@ -19,7 +19,8 @@ from worker.holdout import Side
 from worker.learning.closed_form import Solved
 from worker.material import Material, gather
 from worker.outcomes import anchor_after, unchanged
-from worker.refit import projected, with_head
+from worker.recipe_settings import feeding
+from worker.refit import fed_through, with_head
 from worker.report import figures, test_figures
 from worker.sight import Seer, Sight, examined
 from worker.sums_of_the_line import SumsOfTheLine
@@ -63,7 +64,7 @@ class FastLane:
             if not changed and labels == parent.spec.labels and bench.backbone == live.backbone:
                 return self._unchanged(attempt, live, material, taught)
             self._sums.chosen(attempt, taught, sight, bench)
-            solved = taught.heads(recipe, labels)
+            solved = self._sums.heads(attempt, taught, labels, sight, bench)
             serves = track.better.serving if len(solved) > 1 else HEADS[0]
             candidate = Seer(with_head(bench.network, labels, solved[HEADS.index(serves)]), bench.backbone)
         attempt.kill_point("after_training")
@@ -76,8 +77,8 @@ class FastLane:
         return version
 
     def _bench(self, attempt: Attempt, sight: Sight, live: Seer, material: Material) -> Seer:
-        """The network that the candidate's head is solved for: live's, unless its input scales are still being learned
-        or the recipe asks for another projection. In a family input scales are learned by all at once, slowly."""
+        """The network that the candidate's head is solved for: live's, unless input scales are still being learned or
+        the recipe asks for another power or projection. In a family input scales are learned by all at once, slowly."""
         network, backbone = live.network, live.backbone
         alone = attempt.claim.model.family_id is None
         if alone and any(
@@ -88,9 +89,9 @@ class FastLane:
                 network = copy.deepcopy(network)
                 standardize(network, inputs)
                 backbone = backbone_digest(network)
-        projection = getattr(attempt.recipe.head, "projection", 0)
-        if projection != network.spec.projection:
-            network = projected(network, projection)
+        power, projection = feeding(attempt.recipe, network.spec.input)
+        if (power, projection) != (network.spec.power, network.spec.projection):
+            network = fed_through(network, power, projection)
         return Seer(network, backbone)
 
     def _publish(

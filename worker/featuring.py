@@ -64,7 +64,7 @@ class FeatureSource:
             between()
         return found
 
-    def projected(
+    def fed(
         self,
         model: Model,
         network: Network,
@@ -73,13 +73,18 @@ class FeatureSource:
         contents: Sequence[Content],
         between: Callable[[], None] = lambda: None,
     ) -> dict[str, Tensor]:
-        """The same after the network's projection, (head_width,); `made_by` names backbone and projection together."""
+        """What the network's head is fed of each, (head_width,); `made_by` names all that makes it.
+
+        A power is taken of each content alone: in a batch its last bit may depend on the place in it, and a sample
+        must go out of the sums by the numbers that it came in by.
+        """
         found, missing = self._at_hand(model, made_by, contents)
         raw = self.features(model, network, backbone, list(missing.values()), between)
-        matrix = next(network.projection.buffers())
+        device = network.head.weight.device
         for some in chunks(list(raw), AT_ONCE):
             with torch.no_grad():
-                rows = network.projection(torch.stack([raw[digest] for digest in some]).to(matrix.device)).cpu()
+                powers = [network.power(raw[digest][None].to(device)) for digest in some]  # (1, width) each
+                rows = network.projection(torch.cat(powers)).cpu()
             for digest, row in zip(some, rows, strict=True):
                 found[digest] = self._keep((model.id, made_by, digest), row.clone())
         return found

@@ -3,8 +3,8 @@
 Called by teaching. The one place that knows both languages: a field that a recipe gains is translated here.
 """
 
-from app.ingredients import EWC, L2SP, SGD, DERpp, LwF, OwnPenalty, Penalty
-from app.recipe import Recipe
+from app.ingredients import EWC, L2SP, SGD, DERpp, LwF, OwnPenalty, Penalty, Softmax
+from app.recipe import FeaturesInput, ImageInput, Recipe
 from worker.learning.augmentation import AugmentationSettings
 from worker.learning.optimizers import OptimizerSettings
 from worker.learning.penalty import PenaltySettings
@@ -47,6 +47,17 @@ def learner_settings(recipe: Recipe, *, learned_before: int, pretrained: bool, s
         batch_statistics=not pretrained,
         seed=seed,
     )
+
+
+def feeding(recipe: Recipe, shape: ImageInput | FeaturesInput) -> tuple[float | None, int]:
+    """Give the power and the projection that the recipe wants before a solved head; None and 0 are none.
+
+    Vectors of numbers came as somebody meant them, and few may be all there are: they are left as they are.
+    """
+    head = recipe.head
+    if isinstance(head, Softmax):
+        return None, 0
+    return head.power if isinstance(shape, ImageInput) else None, head.projection
 
 
 def _holds_untaught(penalty: Penalty) -> bool:

@@ -109,7 +109,7 @@ def refined(attempt: Attempt, source: FeatureSource, sums: SumsOfTheLine, seer: 
     with attempt.timed("judge"):
         material = gather(attempt.claim, attempt.recipe, attempt.stores.line)
         taught = _taught(attempt, sums, sight, seer)
-        solved = taught.heads(attempt.recipe, network.spec.labels)[0]
+        solved = sums.heads(attempt, taught, network.spec.labels, sight, seer)[0]
         candidate = Seer(with_head(seer.network, network.spec.labels, solved), seer.backbone)
         judged, sample_ids = examined(attempt, sight, material, live, candidate)
         judgement = decide(attempt, material, judged, network.spec, candidate.network.spec, evidence(taught))

@@ -1,4 +1,4 @@
-"""A network with another head, or fed through another projection: new objects around a backbone that is shared."""
+"""A network with another head, fed otherwise, or on another backbone: new objects around what both share."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,9 +22,9 @@ def with_head(network: Network, labels: Sequence[int], solved: Solved) -> Networ
     return Network(spec, network.backbone, head, network.width, projection).rest()
 
 
-def projected(network: Network, width: int) -> Network:
-    """The network without labels and with a projection of that width, 0 for none; the backbone is shared."""
-    spec = replace(network.spec, projection=width)
+def fed_through(network: Network, power: float | None, width: int) -> Network:
+    """The network with a head of zeros, fed through that power and a projection of that width; None and 0 are none."""
+    spec = replace(network.spec, power=power, projection=width)
     head = Head(width or network.width, (), spec.seed)
     head.weight = nn.Parameter(torch.zeros(len(spec.labels), width or network.width))
     head.bias = nn.Parameter(torch.zeros(len(spec.labels)))

@@ -31,9 +31,11 @@ class Seer:
 
     @property
     def made_by(self) -> str:
-        """Names what makes the head's inputs: the backbone and, where there is one, the projection."""
+        """Names what makes the head's inputs: the backbone and, where there are any, power and projection."""
         spec = self.network.spec
-        return f"{self.backbone}+{spec.projection}:{spec.seed}" if spec.projection else self.backbone
+        power = "" if spec.power is None else f"^{spec.power!r}"
+        projection = f"+{spec.projection}:{spec.seed}" if spec.projection else ""
+        return f"{self.backbone}{power}{projection}"
 
 
 class Sight:
@@ -47,9 +49,9 @@ class Sight:
     def fed(self, seer: Seer, contents: Sequence[Content]) -> dict[str, Tensor]:
         """What the seer's head is fed of each content, (head_width,) by digest; one whose bytes are gone is missing."""
         network, backbone = seer.network, seer.backbone
-        if not network.spec.projection:
+        if seer.made_by == backbone:
             return self._source.features(self._model, network, backbone, contents, self._between)
-        return self._source.projected(self._model, network, backbone, seer.made_by, contents, self._between)
+        return self._source.fed(self._model, network, backbone, seer.made_by, contents, self._between)
 
     def answers(self, seer: Seer, contents: Sequence[Content]) -> dict[str, int | None]:
         """The label id that the seer gives each content, by digest; None from a network without classes."""

@@ -3,16 +3,18 @@
 Used by both lanes of closed-form heads. What the line's samples say is the truth; saved sums only spare the way there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.log import get_logger
 from app.storage.tables import Model, Version
 from worker.attempt import Attempt
+from worker.learning.closed_form import Solved
+from worker.learning.refinement import MOST
 from worker.learning.strength import ROWS, Choice
 from worker.sight import Seer, Sight
 from worker.tally import Place
-from worker.taught import Taught, beside
+from worker.taught import Taught, beside, refinement
 
 log = get_logger(__name__)
 
@@ -114,6 +116,16 @@ class SumsOfTheLine:
         fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in some])
         if fed:
             taught.choose(attempt.recipe, fed, [contents[digest] for digest in fed])
+
+    def heads(
+        self, attempt: Attempt, taught: Taught, label_ids: Sequence[int], sight: Sight, seer: Seer
+    ) -> list[Solved]:
+        """Solve the heads as the recipe wants them, refined by the line's samples where it asks for that."""
+        if not refinement(attempt.recipe, taught.choice):
+            return taught.heads(attempt.recipe, label_ids)
+        some = sorted(taught.tally.contents())[:MOST]
+        fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in some])
+        return taught.heads(attempt.recipe, label_ids, fed)
 
     def _saved(self, attempt: Attempt, version: Version, seer: Seer, forgetting: float) -> Taught:
         """The newest saved sums of the line from the same features; empty ones without any."""

@@ -15,6 +15,7 @@ from app.recipe import Recipe
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
 from worker.learning.fading import Fading
 from worker.learning.kept_factor import KeptFactor
+from worker.learning.refinement import SHRINKAGE, refined
 from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
@@ -89,10 +90,18 @@ class Taught:
                 self.arrivals.update(zip((change.content_digest for change in come), numbers, strict=True))
         self.unsaved += len(changes)
 
-    def heads(self, recipe: Recipe, label_ids: Sequence[int]) -> list[Solved]:
-        """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets."""
+    def heads(
+        self, recipe: Recipe, label_ids: Sequence[int], features: Mapping[str, Tensor] | None = None
+    ) -> list[Solved]:
+        """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets.
+
+        Given features of the contents, by digest, the head is refined by them as the recipe wants it.
+        """
         settings = settings_of(recipe)
         strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
+        steps = refinement(recipe, self.choice)
+        if features and steps:
+            return [refined(self.sums, label_ids, features, self.tally.contents(), steps=steps, scale=scale)]
         steady = self.factor.solve(self.sums, settings, label_ids, strength=strength, scale=scale)
         if self.fading is None:
             return [steady]
@@ -143,6 +152,17 @@ class Taught:
 def beside(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a saved learner state holds that is not of this module."""
     return {name: tensor for name, tensor in tensors.items() if not name.startswith((_SUMS, _FADING, _TALLY))}
+
+
+def refinement(recipe: Recipe, choice: Choice | None) -> int:
+    """Give how many steps of logistic regression are to follow the closed form.
+
+    None where too little is known to choose by, and none where samples left out ask for as much shrinkage as the steps
+    begin with: so few are the samples then, or so many labels wrong, that steps would learn what is wrong in them.
+    """
+    if recipe.head.kind != "slda" or choice is None or not choice.rows or choice.strength >= SHRINKAGE:
+        return 0
+    return recipe.head.refinement
 
 
 def settings_of(recipe: Recipe) -> ClosedFormSettings:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.networks.head import Head
+from app.networks.power import Power
 from app.networks.projection import Projection
 from app.networks.spec import NetworkSpec
 
@@ -26,6 +27,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.width = width
+        self.power = nn.Identity() if spec.power is None else Power(spec.power)
         drawn = projection or (Projection(width, spec.projection, spec.seed) if spec.projection else None)
         self.projection = drawn or nn.Identity()
 
@@ -39,10 +41,14 @@ class Network(nn.Module):
         features: Tensor = self.backbone(inputs)
         return features
 
+    def fed(self, features: Tensor) -> Tensor:
+        """Map what the backbone made, (batch, width), to what the head is fed, (batch, head_width)."""
+        fed: Tensor = self.projection(self.power(features))
+        return fed
+
     def features(self, inputs: Tensor) -> Tensor:
         """Map a normalised batch to what the head is fed, (batch, head_width)."""
-        features: Tensor = self.projection(self.raw_features(inputs))
-        return features
+        return self.fed(self.raw_features(inputs))
 
     def rest(self) -> "Network":
         """Put into eval mode. A backbone that is in it already is not walked through: it may have hundreds of modules.

@@ -19,7 +19,8 @@ class NetworkSpec:
 
     `labels` are the model-wide label ids in the order of the head's rows: row i scores `labels[i]`.
     `weights` is None (random from `seed`), "imagenet" or "sha256:…". `projection` is the width of a fixed random
-    layer, drawn from `seed`, between backbone and head; 0 has none.
+    layer, drawn from `seed`, between backbone and head; 0 has none. `power` is the exponent that features are
+    raised to before that layer; None leaves them as the backbone made them.
     """
 
     architecture: str
@@ -28,6 +29,7 @@ class NetworkSpec:
     weights: str | None = None
     seed: int = 0
     projection: int = 0
+    power: float | None = None
 
     @property
     def form(self) -> str:
@@ -51,4 +53,5 @@ class NetworkSpec:
             weights=data["weights"],
             seed=data["seed"],
             projection=data.get("projection", 0),
+            power=data.get("power"),
         )

@@ -9,6 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
+from app.errors import InvalidItem
+
 A = TypeVar("A")
 
 
@@ -25,7 +27,7 @@ class Answering(Protocol[A]):
     def cheap(self) -> bool:
         """Whether payloads are numbers for the processor it runs on, so that decoding them costs next to nothing."""
 
-    def decode(self, content: bytes) -> Tensor: ...
+    def decode_many(self, contents: Sequence[bytes]) -> Sequence[Tensor | InvalidItem]: ...
     def predict(self, items: Sequence[Tensor], top_k: int) -> Sequence[A]: ...
     def trimmed(self, answer: A, top_k: int) -> A: ...
     def note(self, items: Sequence[Tensor]) -> None:

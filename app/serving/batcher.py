@@ -236,9 +236,9 @@ class Batcher:
             part, queue = found
             if part.ask.left:
                 continue
-            error = forward_pass.decode(part)
-            if error is not None:
-                part.ask.future.get_loop().call_soon_threadsafe(part.ask.fail, error)
+            failed = forward_pass.decode([part])
+            if failed:
+                part.ask.future.get_loop().call_soon_threadsafe(part.ask.fail, failed[0][1])
                 continue
             with self._changed:
                 queue.put(part)

@@ -98,7 +98,7 @@ class Execution:
         if not chosen.tried or not network.spec.labels:
             return True
         with torch.inference_mode():
-            plain, *others = (network.head(network.projection(features)).float() for features in chosen.tried)
+            plain, *others = (network.head(network.fed(features)).float() for features in chosen.tried)
             rough = any(BFLOAT16 in way for way in chosen.ways)
             return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
 

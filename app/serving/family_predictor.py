@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
+from app.errors import InvalidItem
 from app.serving.predictor import Answer, Predictor
 
 
@@ -25,9 +26,9 @@ class FamilyPredictor:
         self.key: Hashable = tuple(member.key for member in members)
         self.cheap = all(member.cheap for member in members)
 
-    def decode(self, content: bytes) -> Tensor:
-        """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
-        return self.members[0].decode(content)
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        """Decode each payload; in the place of one that cannot be used stands what is wrong with it."""
+        return self.members[0].decode_many(contents)
 
     def predict(self, items: Sequence[Tensor], top_k: int = 5) -> list[tuple[Answer, ...]]:
         """Answer decoded items in their order, each with the members' answers in theirs.

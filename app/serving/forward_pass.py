@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from app.errors import DeadlineExceeded, InvalidItem, PerennialError
 from app.log import get_logger
 from app.serving.ask import Ask, Part
@@ -38,19 +36,24 @@ class Outcome:
     cost_seconds: float = 0.0  # of decoding and computing here, by the clock that was given
 
 
-def decode(part: Part[Any]) -> InvalidItem | None:
-    """Decode a part's payloads; give the error that names the item which cannot be used."""
-    ask = part.ask
+def decode(parts: Sequence[Part[Any]]) -> list[tuple[Ask[Any], Exception]]:
+    """Decode the payloads of parts of one key, all at once; give the requests with an item that cannot be used."""
     started = time.perf_counter()
-    items: list[Tensor] = []
-    for index in range(part.start, part.stop):
-        try:
-            items.append(ask.predictor.decode(ask.contents[index]))
-        except InvalidItem as error:
-            return InvalidItem(error.code, f"inputs[{index}]: {error.detail}")
-    part.decoded = items
-    part.decode_seconds = time.perf_counter() - started
-    return None
+    contents = [part.ask.contents[index] for part in parts for index in range(part.start, part.stop)]
+    items = iter(parts[0].ask.predictor.decode_many(contents))
+    failed: list[tuple[Ask[Any], Exception]] = []
+    for part in parts:
+        decoded = []
+        for index, item in zip(range(part.start, part.stop), items, strict=False):
+            if isinstance(item, InvalidItem):
+                failed.append((part.ask, InvalidItem(item.code, f"inputs[{index}]: {item.detail}")))
+            else:
+                decoded.append(item)
+        part.decoded = decoded if len(decoded) == len(part) else None
+    seconds = time.perf_counter() - started
+    for part in parts:
+        part.decode_seconds = seconds * len(part) / len(contents)
+    return failed
 
 
 def answer(
@@ -74,7 +77,7 @@ def answer(
 
 
 def _decoded(batch: Sequence[Part[Any]], outcome: Outcome, now: float, request_seconds: float) -> list[Part[Any]]:
-    ready = []
+    wanted = []
     for part in batch:
         ask = part.ask
         if ask.left:
@@ -83,12 +86,11 @@ def _decoded(batch: Sequence[Part[Any]], outcome: Outcome, now: float, request_s
             outcome.failed.append((ask, DeadlineExceeded(request_seconds)))
             continue
         outcome.queue_seconds.append(now - ask.arrived)
-        error = decode(part) if part.decoded is None else None
-        if error is not None:
-            outcome.failed.append((ask, error))
-        else:
-            ready.append(part)
-    return ready
+        wanted.append(part)
+    undecoded = [part for part in wanted if part.decoded is None]
+    if undecoded:
+        outcome.failed += decode(undecoded)
+    return [part for part in wanted if part.decoded is not None]
 
 
 def _compute(parts: Sequence[Part[Any]], outcome: Outcome) -> None:

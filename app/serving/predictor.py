@@ -132,4 +132,4 @@ class Predictor:
 
     def _scored(self, features: Tensor) -> Tensor:
         with torch.inference_mode():
-            return self._head(self._network.projection(features)).float().cpu()  # (batch, labels)
+            return self._head(self._network.fed(features)).float().cpu()  # (batch, labels)

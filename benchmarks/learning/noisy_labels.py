@@ -79,7 +79,7 @@ def _answers(teaching: School, name: str, features: Tensor) -> Tensor:
     names = {label.id: label.name for label in teaching.registry.labels(teaching.registry.model(name).id)}
     places = torch.tensor([CIFAR.index(names[label]) for label in network.spec.labels])
     with torch.inference_mode():
-        return places[network.head(network.projection(features)).argmax(1)]
+        return places[network.head(network.fed(features)).argmax(1)]
 
 
 def _percent(answers: Tensor, truth: Tensor, *, wrong: bool = False) -> float:

@@ -151,7 +151,7 @@ _SLOW = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "ridge": {"based_on": "frozen-backbone", "head": {"kind": "ridge"}},
-    "SLDA": {"based_on": "frozen-backbone", "head": {"kind": "slda"}},
+    "SLDA": {"based_on": "frozen-backbone", "head": {"kind": "slda", "power": None, "refinement": 0}},
     "projection + ridge": {"based_on": "frozen-backbone", "head": {"kind": "ridge", "projection": 2560}},
     "SGD head, nothing rehearsed": {
         "head": {"kind": "softmax"},

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.ingredients import L2SP, Ridge, Schedule, Softmax
+from app.ingredients import L2SP, SLDA, Ridge, Schedule, Softmax
 from app.named_recipes import ABOUT, NAMED
 from app.recipe import FeaturesInput, ImageInput, NetworkChoice, NewModel, Recipe, misfits
 
@@ -92,6 +92,24 @@ def test_what_is_no_recipe_is_told_what_would_be_one(value: Any, words: str) -> 
     assert words in str(told.value)
 
 
+@pytest.mark.parametrize("kind", ["ridge", "slda"])
+@pytest.mark.parametrize("power", [0, -0.5, 1.5, float("inf"), "sqrt"])
+def test_a_power_is_a_share_of_one(kind: str, power: Any) -> None:
+    with pytest.raises(ValidationError, match=rf"head\.{kind}\.power"):
+        Recipe.model_validate({"head": {"kind": kind, "power": power}})
+    assert (
+        read({"head": {"kind": kind, "power": 0.5}}).head
+        == Recipe.model_validate({"head": {"kind": kind, "power": 0.5}}).head
+    )
+
+
+def test_a_recipe_saved_before_there_were_powers_and_refinement_has_neither() -> None:
+    saved = read("frozen-backbone").model_dump(mode="json")
+    del saved["head"]["power"], saved["head"]["refinement"]
+    kept = {name: value for name, value in saved.items() if name != "based_on"}
+    assert read(kept).head == SLDA()
+
+
 CONTRADICTIONS: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "a penalty twice",
@@ -128,6 +146,12 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str, str]] = [
         {"head": RIDGE, "trainable": "head", "penalties": [{"kind": "ewc"}]},
         "penalties",
         "takes no gradient steps",
+    ),
+    (
+        "steps over all samples where older ones fade",
+        {"head": {"kind": "slda", "refinement": 2, "forgetting": 0.99}, "trainable": "head"},
+        "head.refinement",
+        "choose refinement 0 or forgetting 1",
     ),
     ("dropout where nothing moves", {"based_on": "frozen-backbone", "dropout": 0.5}, "dropout", "dropout 0"),
     (

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from app.networks.power import Power
 from worker.learning.closed_form import CLOSED_FORMS, ClosedFormSettings, Solved, discriminant, solve
 from worker.learning.failure import LearningFailed
 from worker.learning.strength import choose
@@ -132,6 +133,35 @@ def test_a_new_label_is_a_new_row_and_its_going_restores_the_others(kind: str, b
     assert difference(sums, filled(features, label_ids), config) < 1e-8
     masked = solve(sums, config, [*LABELS, 1])
     assert ((new @ masked.weight.T + masked.bias).argmax(1) != 3).all()
+
+
+@EACH
+def test_through_a_power_order_does_not_count_and_what_goes_leaves_nothing_behind(kind: str, balanced: bool) -> None:
+    features, label_ids = samples()
+    raised = Power(0.5)(features)
+    config = settings(kind, balanced)
+    by_class = sorted(range(COUNT), key=lambda index: label_ids[index])
+    ordered = filled(raised[by_class], [label_ids[index] for index in by_class], step=1)
+    assert difference(ordered, filled(raised, label_ids), config) < 1e-8
+    alone = torch.cat([Power(0.5)(row[None]) for row in features])
+    ordered.add(alone[:20], label_ids[:20], backbone="a")
+    ordered.subtract(alone[:20], label_ids[:20], backbone="a")
+    assert difference(ordered, filled(raised, label_ids), config) < 1e-8
+
+
+@EACH
+def test_skewed_features_are_told_apart_better_through_a_power(kind: str, balanced: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(2000) % 3
+    features = torch.randn(2000, WIDTH, generator=generator)
+    features[torch.arange(2000), targets] += 1.5
+    features = (features * 1.5).exp()  # log-normal
+    label_ids = [LABELS[place] for place in targets.tolist()]
+    right = []
+    for rows in (features, Power(0.2)(features)):
+        head = solve(filled(rows[:1000], label_ids[:1000]), settings(kind, balanced), LABELS)
+        right.append(float(((rows[1000:] @ head.weight.T + head.bias).argmax(1) == targets[1000:]).double().mean()))
+    assert right[1] > right[0] + 0.1
 
 
 @EACH

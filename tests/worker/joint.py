@@ -10,9 +10,10 @@ from app.storage.tables import Model
 from tests.worker.school import School
 from worker.decoding import Decoder
 from worker.learning.closed_form import Solved, solve
+from worker.learning.refinement import refined
 from worker.learning.strength import Choice
 from worker.learning.sums import Sums
-from worker.taught import settings_of
+from worker.taught import refinement, settings_of
 
 
 def contents(school: School, model: Model) -> dict[str, Stored]:
@@ -36,7 +37,12 @@ def joint_head(school: School, model: Model) -> Solved:
         features = network.features(inputs(school, model, stored))
     sums.add(features, [one.label_id for one in stored], backbone="joint")
     choice = Choice.from_json(live.metrics["choice"])
-    settings = settings_of(Recipe.model_validate(live.recipe))
+    recipe = Recipe.model_validate(live.recipe)
+    settings = settings_of(recipe)
+    if steps := refinement(recipe, choice):
+        by_digest = {one.content_digest: row for one, row in zip(stored, features, strict=True)}
+        labels = {one.content_digest: one.label_id for one in stored}
+        return refined(sums, network.spec.labels, by_digest, labels, steps=steps, scale=choice.scale)
     return solve(sums, settings, network.spec.labels, strength=choice.strength, scale=choice.scale)
 
 

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.recipe import Recipe
 from app.storage.settling import Fate
 from app.storage.tables import ArtifactKind, SampleState, Verdict, Version
 from tests.worker.joint import contents, difference, joint_head
 from tests.worker.school import School, asked, inputs_read
+from worker.learning.strength import Choice
+from worker.taught import refinement
 
 RIDGE: dict[str, Any] = {"head": {"kind": "ridge"}, "trainable": "head", "penalties": []}
 SLDA: dict[str, Any] = {"head": {"kind": "slda"}, "trainable": "head", "penalties": []}
@@ -315,6 +318,66 @@ def test_a_projection_is_fed_and_may_be_changed(school: School) -> None:
     version = school.learn(model, updater)
     assert version.verdict == Verdict.PROMOTED, version.reason
     assert version.spec["projection"] == 0
+    assert difference(school, model) < SAME
+
+
+def test_a_refined_head_is_the_same_in_any_order_and_forgets_what_is_withdrawn(school: School) -> None:
+    recipe = {**SLDA, "head": {"kind": "slda", "power": 0.7, "refinement": 2}}
+    model = school.create(architecture="small_cnn", **recipe)
+    updater = school.updater()
+    for start in range(0, 60, 20):
+        school.post(model, range(start, start + 20))
+        school.learn(model, updater)
+    ids = school.post(model, range(60, 300))
+    wrong = school.post(model, [310], shift=3)[0]
+    assert school.learn(model, updater).verdict == Verdict.PROMOTED
+    assert difference(school, model) < SAME
+    learned = {one.sample_id for one in school.line.learned(model)}
+    school.intake.withdraw(model, next(one for one in ids if one in learned), "tester")
+    school.intake.correct(model, wrong, str(school.digits.labels[310]), "tester")
+    assert school.learn(model, updater).verdict == Verdict.PROMOTED
+    assert difference(school, model) < SAME
+    school.post(model, range(320, 325))
+    version = school.learn(model)  # a worker that starts now
+    assert refinement(Recipe.model_validate(version.recipe), Choice.from_json(version.metrics["choice"])) == 2
+    assert difference(school, model) < SAME
+
+
+def test_steps_follow_only_where_samples_left_out_ask_for_little_shrinkage() -> None:
+    recipe = Recipe.model_validate({**SLDA, "head": {"kind": "slda", "refinement": 2}})
+    choices = [Choice(strength, 0.3, 500, rows, 0.1, 0.9) for strength, rows in ((0.3, 100), (0.5, 100), (0.3, 0))]
+    assert [refinement(recipe, choice) for choice in (*choices, None)] == [2, 0, 0, 0]
+    assert refinement(Recipe.model_validate(RIDGE), choices[0]) == 0
+
+
+@pytest.mark.parametrize("projection", [0, 150])
+def test_a_power_of_pictures_is_fed_and_may_be_changed(school: School, projection: int) -> None:
+    plain = {**SLDA, "head": {"kind": "slda", "projection": projection}}
+    model = school.create(architecture="small_cnn", **plain)
+    updater = school.updater()
+    school.post(model, range(250))
+    assert school.learn(model, updater).spec["power"] is None
+    school.change_recipe(model, **{**plain, "head": {**plain["head"], "power": 0.5}})
+    ids = school.post(model, range(250, 300))
+    version = school.learn(model, updater)
+    assert version.verdict == Verdict.PROMOTED, version.reason
+    assert version.spec["power"] == 0.5
+    assert version.metrics["head"]["samples"] == len(contents(school, model))
+    assert difference(school, model) < (1e-4 if projection else SAME)
+    learned = {one.sample_id for one in school.line.learned(model)}
+    school.intake.withdraw(model, next(one for one in ids if one in learned), "tester")
+    assert school.learn(model).metrics["head"]["samples"] == len(learned) - 1
+    assert difference(school, model) < (1e-4 if projection else SAME)
+    school.change_recipe(model, **plain)
+    school.post(model, range(300, 305))
+    assert school.learn(model, updater).spec["power"] is None
+    assert difference(school, model) < (1e-4 if projection else SAME)
+
+
+def test_vectors_of_numbers_are_raised_to_no_power(school: School) -> None:
+    model = school.create(architecture="linear", **{**SLDA, "head": {"kind": "slda", "power": 0.5}})
+    school.post(model, range(100))
+    assert school.learn(model).spec["power"] is None
     assert difference(school, model) < SAME
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,13 @@ def test_nothing_is_computed_for_a_client_that_has_gone(service: Any, portal: An
     predictor = service.parts.live_models.get("iris").predictor()
     service.join("iris", window_ms=10_000)
     decoded: list[bytes] = []
-    decode = predictor.decode
+    decode_many = predictor.decode_many
 
-    def note(content: bytes) -> Any:
-        decoded.append(content)
-        return decode(content)
+    def note(contents: Sequence[bytes]) -> Any:
+        decoded.extend(contents)
+        return decode_many(contents)
 
-    predictor.decode = note
+    predictor.decode_many = note
 
     async def ask_and_leave() -> list[Any]:
         messages = [{"type": "http.request", "body": BODY, "more_body": False}, {"type": "http.disconnect"}]

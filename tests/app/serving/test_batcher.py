@@ -32,10 +32,9 @@ class Sums:
         self.gate.set()
         self.began = threading.Event()
 
-    def decode(self, content: bytes) -> Tensor:
-        if content == b"bad":
-            raise InvalidItem("bad", "This is no number.")
-        return torch.tensor([float(one) for one in content.split(b",")])
+    def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        bad = InvalidItem("bad", "This is no number.")
+        return [bad if one == b"bad" else torch.tensor([float(n) for n in one.split(b",")]) for one in contents]
 
     def predict(self, items: Sequence[Tensor], top_k: int) -> list[tuple[int, float]]:
         self.began.set()

@@ -44,8 +44,8 @@ def runs_of(module: nn.Module) -> list[int]:
 
 
 def relative(network: Network) -> Network:
-    """Another head on the same backbone, behind a projection of its own."""
-    spec = NetworkSpec("mlp", FeaturesInput(size=4), labels=(7, 9), seed=3, projection=32)
+    """Another head on the same backbone, behind a power and a projection of its own."""
+    spec = NetworkSpec("mlp", FeaturesInput(size=4), labels=(7, 9), seed=3, projection=32, power=0.5)
     return with_head(spec, Backbone(network.backbone, network.width))
 
 
