@@ -3,6 +3,7 @@
 `create_app` is called by `run`, by the command line and by tests; it makes no thread and opens no socket.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -64,7 +65,7 @@ log = get_logger(__name__)
 REAP_SECONDS = 5.0
 PINNED_VERSIONS = 3
 WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
-INFERENCE_THREADS = 1
+INFERENCE_THREADS = 4  # at most; fewer where the cores are fewer than all processes' threads
 DECODING_THREADS = 2
 ASIDE_THREADS = 2
 
@@ -85,7 +86,7 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
     metrics = Metrics()
     batcher = Batcher(
-        threads=INFERENCE_THREADS,
+        threads=_inference_threads(settings),
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
@@ -263,6 +264,12 @@ def _sharing(config: uvicorn.Config, place: Place, parts: deps.Parts) -> Sharing
         parts.siblings.taking = True
 
     return SharingServer(config, place.shares(), ready=parts.refresher.wait_until_ready, taking=take)
+
+
+def _inference_threads(settings: Settings) -> int:
+    """Say how many batches run at a time: as many as there are cores for, shared among the serving processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(INFERENCE_THREADS, cores // (settings.server_threads * settings.processes)))
 
 
 def _first_key(settings: Settings) -> str | None:
