@@ -78,11 +78,16 @@ class Run:
         self.found: dict[str, dict[str, Any]] = {}
         self.limits: dict[str, dict[str, list[float]]] = {}
 
-    def setting(self, row: Row, *, anew: bool, seconds: float) -> Setting:
-        """The best setting of a row, from the file or by a short comparison that goes into the file."""
+    def setting(self, row: Row, *, quick: bool, anew: bool, seconds: float) -> Setting:
+        """The best setting of a row, from the file or by a short comparison that goes into the file.
+
+        A quick look compares nothing: what is not in the file gets the first setting.
+        """
         kept = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
-        if row.key in kept and not anew:
+        if row.key in kept and not (anew and not quick):
             return Setting.from_json(kept[row.key]["best"])
+        if quick:
+            return row.settings()[0]
         compared = []
         for setting in row.settings():
             plan = Plan((CALIBRATION_CLIENTS,), seconds, seconds / 2)
@@ -194,7 +199,7 @@ def main() -> int:
         run = Run(Path(shared), console)
         console.print(f"settings of {len(wanted)} rows")
         settings = {
-            row.key: run.setting(row, anew=arguments.calibrate and not arguments.quick, seconds=2.0) for row in wanted
+            row.key: run.setting(row, quick=arguments.quick, anew=arguments.calibrate, seconds=2.0) for row in wanted
         }
         for number in range(arguments.rounds):
             order = random.Random(number).sample(wanted, len(wanted))
