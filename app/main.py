@@ -44,6 +44,7 @@ from app.serving.pinned_versions import PinnedVersions
 from app.serving.prediction_writer import PredictionWriter
 from app.serving.refresher import Refresher
 from app.serving.siblings import Place, Siblings
+from app.serving.tidying import Tidying
 from app.serving.timer import Timer
 from app.settings import Settings
 from app.storage.database import Database
@@ -63,6 +64,7 @@ from app.storage.weights import WeightStore
 log = get_logger(__name__)
 
 REAP_SECONDS = 5.0
+TIDY_SECONDS = 5.0
 PINNED_VERSIONS = 3
 WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
 INFERENCE_THREADS = 4  # at most; fewer where the cores are fewer than all processes' threads
@@ -130,9 +132,13 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         shared=LearningMetrics(registry, receipts, figures).families,
     )
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
+    tidying = Tidying(lambda: batcher.inflight > 0)
+    tidier = Timer("tidier", TIDY_SECONDS, tidying.look)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tidying.start()
+        tidier.start()
         writer.start()
         refresher.start()
         reaper.start()
@@ -141,8 +147,10 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         try:
             yield
         finally:
-            for part in (siblings, reaper, refresher, batcher, aside, writer):  # answers still come to the last
+            # Answers still come to the last.
+            for part in (siblings, tidier, reaper, refresher, batcher, aside, writer):
                 await run_in_threadpool(part.stop)
+            tidying.stop()
             await run_in_threadpool(database.close)
 
     app = FastAPI(

@@ -26,6 +26,7 @@ A = TypeVar("A")
 
 BLINK_SECONDS = 0.0005  # a single item that costs less is answered on the event loop …
 TURN_SECONDS = 0.001  # … and as many at a time as this allows
+LEAVING = 4  # times as much, and it goes back to a thread: a model at the bound does not go to and fro
 KNOWN_BATCHES = 4  # seen before a cost is believed
 WATCH_SECONDS = 0.02  # a request older than this is asked whether its client is still there
 
@@ -141,12 +142,11 @@ class Batcher:
                 self._undecoded.put((part, queue))
 
     def _blink(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
-        return (
-            predictor.cheap
-            and queue.batching.window_ms == 0
-            and queue.cost.batches >= KNOWN_BATCHES
-            and queue.cost.seconds(1) < BLINK_SECONDS
-        )
+        if not predictor.cheap or queue.batching.window_ms or queue.cost.batches < KNOWN_BATCHES:
+            return False
+        bound = BLINK_SECONDS * (LEAVING if queue.on_loop else 1)
+        queue.on_loop = queue.cost.seconds(1) < bound
+        return queue.on_loop
 
     def _could_start(self, ask: Ask[Any]) -> bool:
         """Whether a thread would begin at once, so that decoding elsewhere first gains nothing."""
@@ -208,9 +208,7 @@ class Batcher:
                 return
             queue, batch = found
             loop = batch[0].ask.future.get_loop()
-            # Of what is cheap the thread's own time counts: what it waits for others would not be waited on the loop.
-            clock = time.thread_time if batch[0].ask.predictor.cheap else time.perf_counter
-            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds, clock))
+            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds))
 
     def _wait_for_batch(self) -> tuple[ModelQueue, list[Part[Any]]] | None:
         """Wait until a batch may start and take it out; None when all is answered and the Batcher ends."""

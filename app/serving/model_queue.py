@@ -18,6 +18,7 @@ class ModelQueue:
         self.name = name
         self.batching = batching
         self.cost = BatchCost()
+        self.on_loop = False  # whether it is answered on the event loop
         self._inflight_limit = inflight_limit
         self.inflight = 0  # items that wait or are in work; on the event loop only
         self._parts: deque[Part[Any]] = deque()
