@@ -2,7 +2,8 @@
 
 import json
 
-from app.serving.refresher import Readiness, Refresher
+from app.serving.readiness import Readiness
+from app.serving.refresher import Refresher
 from app.serving.siblings import Siblings
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from app.batching import Batching
 from app.errors import MissingBase, PerennialError
@@ -21,6 +20,7 @@ from app.serving.load_attempt import LoadAttempt
 from app.serving.loader import PredictorLoader
 from app.serving.pace import step_back
 from app.serving.predictor import Predictor
+from app.serving.readiness import Readiness
 from app.serving.swap_report import SwapReport
 from app.storage.learning_figures import LabelAges
 from app.storage.registry import Assigned, ModelRegistry
@@ -31,14 +31,6 @@ log = get_logger(__name__)
 
 LOADING_THREADS = 2
 BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """Names of models that have no answer yet, and of those whose live version could not be loaded."""
-
-    waiting: tuple[str, ...]
-    degraded: tuple[str, ...]
 
 
 class Refresher:
