@@ -105,9 +105,7 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
         pause=pace,
     )
-    options = Options(
-        precision=settings.server_precision, compile=settings.server_compile, packing=settings.server_packing
-    )
+    options = Options(precision=settings.server_precision, packing=settings.server_packing)
     loader = PredictorLoader(registry, versions, device=settings.server_device, options=options, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     figures = LearningFigures(database)

@@ -61,9 +61,6 @@ class Settings(BaseSettings):
         default="float32",
         description="What the server computes in; `bfloat16` where it is found sooner and the answers agree.",
     )
-    server_compile: bool = Field(
-        default=False, description="Whether `torch.compile` is tried on each network, and kept where it is sooner."
-    )
     server_packing: bool = Field(
         default=True,
         description="Whether networks of convolutions are laid out for the processor, in up to two more copies.",

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakSet, WeakValueDictionary
@@ -38,7 +39,6 @@ _GAIN = 1.05  # how much sooner a way must be to be taken: less is noise
 _EXACT = 1e-4  # of the largest number: what another order of sums may move
 _ROUGH = 5e-2  # the same for bfloat16, which keeps 8 bits of a number
 _BELIEF = 0.02  # what bfloat16 may move a probability by
-_UNABLE = (*FAILURES, OSError, ImportError)  # a step that cannot be traced or rewritten, no compiler, an old processor
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class Options:
     """What may be tried. `packing` costs the memory of two more copies of the convolutions' weights."""
 
     precision: str = "float32"
-    compile: bool = False
     packing: bool = True
 
 
@@ -58,6 +57,23 @@ class _Chosen:
     few: Run
     many: Run
     tried: tuple[Tensor, ...] = ()
+
+    def agrees(self, network: Network) -> bool:
+        """Say whether a version on this backbone gives the answers that it gives without rewriting.
+
+        Logits within 1e-4 of the largest; or, in bfloat16, probabilities within 0.02 and the same label first
+        wherever the first two are more than that apart.
+        """
+        if not self.tried or not network.spec.labels:
+            return True
+        with torch.inference_mode():
+            plain, *others = (network.head(network.fed(features)).float() for features in self.tried)
+            rough = any(BFLOAT16 in way for way in self.ways)
+            return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
+
+
+class _Ended(Exception):
+    """The server stops, so the trial under way is given up."""
 
 
 class Execution:
@@ -84,23 +100,17 @@ class Execution:
             chosen = self._chosen
             return (chosen.few if len(inputs) < FEW else chosen.many)(inputs)
 
-    def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> None:
-        """Run this way from the next batch on."""
-        self._chosen = _Chosen((few[0], many[0]), few[1], many[1], tried)
+    def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> bool:
+        """Run this way from the next batch on, if no answer of a version that runs by this would move; say so."""
+        found = _Chosen((few[0], many[0]), few[1], many[1], tried)
+        if not all(map(found.agrees, list(self.users))):
+            return False
+        self._chosen = found
+        return True
 
     def agrees(self, network: Network) -> bool:
-        """Say whether a version on this backbone gives the answers that it gives without rewriting.
-
-        Logits within 1e-4 of the largest; or, in bfloat16, probabilities within 0.02 and the same label first
-        wherever the first two are more than that apart.
-        """
-        chosen = self._chosen
-        if not chosen.tried or not network.spec.labels:
-            return True
-        with torch.inference_mode():
-            plain, *others = (network.head(network.fed(features)).float() for features in chosen.tried)
-            rough = any(BFLOAT16 in way for way in chosen.ways)
-            return all(_near(plain, own, _EXACT) or (rough and _alike(plain, own)) for own in others)
+        """Say whether what runs now keeps this version's answers."""
+        return self._chosen.agrees(network)
 
 
 class Executions:
@@ -119,6 +129,7 @@ class Executions:
         self._prepared: WeakSet[Execution] = WeakSet()
         self._looking = threading.Lock()
         self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing
+        self._ended = threading.Event()
 
     def of(self, network: Network) -> Execution:
         """Give what runs the network's backbone; one that runs it as it stands if this version's answers would move."""
@@ -134,12 +145,24 @@ class Executions:
 
     def prepare(self, network: Network) -> None:
         """Try other ways to run the network's backbone, if that was not done, and take the soonest over."""
+        execution = self._made.get(id(network.backbone))
+        if execution is None or execution in self._prepared or self._device.type == "cuda":
+            return
         with self._preparing:
-            execution = self._made.get(id(network.backbone))
-            if execution is None or execution in self._prepared or self._device.type == "cuda":
+            if execution in self._prepared:
                 return
             self._prepared.add(execution)
-            self._try(execution, network)
+            with suppress(_Ended):
+                self._try(execution, network)
+
+    def end(self) -> None:
+        """Give up the trial under way at its next pass, and try no more; what serves goes on serving."""
+        self._ended.set()
+
+    def _breathe(self) -> None:
+        self._pause()
+        if self._ended.is_set():
+            raise _Ended
 
     def _try(self, execution: Execution, network: Network) -> None:
         inputs = example(network.spec.input, _MANY).to(self._device)
@@ -152,27 +175,25 @@ class Executions:
             runs: dict[str, Run] = {PLAIN: network.backbone}
             for name, make in ways.items():
                 if form not in self._soonest or name in self._soonest[form]:
-                    self._pause()
-                    run = _working(name, make, inputs, plain)
+                    self._breathe()
+                    run = _working(name, make, inputs, plain, self._breathe)
                     if run is not None:
                         runs[name] = run
             if form not in self._soonest:
                 self._soonest[form] = (
-                    _soonest(runs, inputs[:_ONE], self._pause),
-                    _soonest(runs, inputs, self._pause),
+                    _soonest(runs, inputs[:_ONE], self._breathe),
+                    _soonest(runs, inputs, self._breathe),
                 )
             few, many = (name if name in runs else PLAIN for name in self._soonest[form])
             tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
         if not tried:
             return
         with self._looking:
-            before = execution._chosen  # noqa: SLF001  of this module
-            execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
-            if all(map(execution.agrees, list(execution.users))):
-                log.info("backbone prepared", few=few, many=many)
-                return
-            execution._chosen = before  # noqa: SLF001
-        log.warning("answers would move, so the network runs as it stands", ways=(few, many))
+            taken = execution.choose((few, runs[few]), (many, runs[many]), (plain, *tried))
+        if taken:
+            log.info("backbone prepared", few=few, many=many)
+        else:
+            log.warning("answers would move, so the network runs as it stands", ways=(few, many))
 
 
 def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
@@ -184,25 +205,20 @@ def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, 
         ways["blocked"] = partial(blocked, network, inputs)
         if halves:
             ways[f"packed, {BFLOAT16}"] = partial(packed, network, inputs, torch.bfloat16)
-    dtype = torch.bfloat16 if halves else torch.float32
     if halves:
-        ways[BFLOAT16] = lambda: Cast(copy.deepcopy(network).to(dtype), dtype)
-    if options.compile:
-        ways[f"compiled, {options.precision}"] = lambda: torch.compile(
-            Cast(copy.deepcopy(network).to(dtype), dtype), dynamic=True
-        )
+        ways[BFLOAT16] = lambda: Cast(copy.deepcopy(network).to(torch.bfloat16), torch.bfloat16)
     return ways
 
 
-def _working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor) -> Run | None:
+def _working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, pause: Pause) -> Run | None:
     """Make a way and run it; None when it cannot be made, or gives other features than the plain one."""
     try:
         run = make()
-        near = all(
-            _near(plain[:count], run(inputs[:count]), _ROUGH if BFLOAT16 in name else _EXACT)
-            for count in (_ONE, FEW, _MANY)
-        )
-    except _UNABLE as error:
+        near = True
+        for count in (_ONE, FEW, _MANY):
+            pause()
+            near = near and _near(plain[:count], run(inputs[:count]), _ROUGH if BFLOAT16 in name else _EXACT)
+    except FAILURES as error:  # a step that cannot be rewritten, an old processor
         log.info("backbone not prepared", way=name, error=f"{type(error).__name__}: {error}"[:200])
         return None
     if not near:

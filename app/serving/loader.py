@@ -86,6 +86,10 @@ class PredictorLoader:
         """Find the soonest way to run what is served now; the version answers meanwhile."""
         self._executions.prepare(predictor.network)
 
+    def end_settling(self) -> None:
+        """Give that up, where it is under way, and look for no more."""
+        self._executions.end()
+
     def let_go(self) -> bool:
         """Say whether a version that was loaded here has gone since the last call: memory can be given back."""
         gone = bool(self._gone)

@@ -20,9 +20,9 @@ class RecentInputs:
         self._sizes: deque[int] = deque(maxlen=BATCHES)
 
     def note(self, items: Sequence[Tensor]) -> None:
-        """Remember one batch of decoded items by its size and its last item; the item is kept, not copied."""
+        """Remember one batch of decoded items by its size and a copy of its last, which may be a row of a block."""
         if items:
-            self._items.append(items[-1])
+            self._items.append(items[-1].clone())
             self._sizes.append(len(items))
 
     def items(self) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """Makes this process serve what the registry says is live.
 
-One thread looks and reports, a few others load; so a slow load delays neither another model's rollback nor
-this server's sign of life. Started by the composition root; admin calls wake it. Knows nothing of HTTP.
+One thread looks and reports, others load, one more tries how what is served runs soonest; so a slow load or trial
+delays no other model and no sign of life. Started by the composition root; admin calls wake it. Knows nothing of HTTP.
 """
 
 import os
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from app.batching import Batching
 from app.errors import MissingBase, PerennialError
@@ -46,8 +47,8 @@ class Refresher:
         poll_seconds: float,
         configure: Callable[[str, Batching], None] = lambda _name, _batching: None,
         clock: Callable[[], float] = time.monotonic,
-        label_ages: Callable[[str], LabelAges | None] | None = None,
-        swapped: Callable[[SwapReport], None] | None = None,
+        label_ages: Callable[[str], LabelAges | None] = lambda _version_id: None,
+        swapped: Callable[[SwapReport], None] = lambda _swap: None,
     ) -> None:
         """`swapped` is told of every version that is served from now on, with what `label_ages` says of it."""
         self._registry = registry
@@ -70,6 +71,7 @@ class Refresher:
         self._waking = threading.Event()
         self._stopping = threading.Event()
         self._loading = ThreadPoolExecutor(LOADING_THREADS, thread_name_prefix="loading", initializer=step_back)
+        self._settling = ThreadPoolExecutor(1, thread_name_prefix="settling", initializer=step_back)
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +89,9 @@ class Refresher:
             self._state.notify_all()  # whoever waits until it is ready
         if self._thread.is_alive():
             self._thread.join(timeout=10)
-        self._loading.shutdown(wait=True, cancel_futures=True)
+        self._loader.end_settling()
+        for threads in (self._loading, self._settling):
+            threads.shutdown(wait=True, cancel_futures=True)
         if self._server_id is not None:
             self._quietly("leave", lambda: self._roster.leave(self._server_id or ""))
 
@@ -117,7 +121,7 @@ class Refresher:
         """One turn: read the assignments, publish what is warm, start loading the rest, report."""
         assigned = [one for one in self._registry.assigned() if one.role == AssignmentRole.LIVE]
         for one in assigned:
-            self._configure(one.model.name, Batching.model_validate(one.model.batching))
+            self._quietly("configure", partial(self._join, one))  # one strange row must not stop the others
             self._bring(one)
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
@@ -138,6 +142,9 @@ class Refresher:
             action()
         except Exception:  # what is served stays served while the database is away
             log.warning("refresher failed", at=what, exc_info=True)
+
+    def _join(self, one: Assigned) -> None:
+        self._configure(one.model.name, Batching.model_validate(one.model.batching))
 
     def _bring(self, one: Assigned) -> None:
         live = self._live_models.add(one.model.name, one.model.id)
@@ -162,7 +169,7 @@ class Refresher:
             predictor = self._loader.load(one.model, one.version, live.recent)
             self._publish(live, predictor, one.epoch, load_seconds=time.perf_counter() - started)
             if not self._stopping.is_set():
-                self._loading.submit(self._settle, live, predictor)
+                self._settling.submit(self._settle, live, predictor)
         except Exception as error:  # noqa: BLE001  # a builder may raise anything; the old version stays
             self._failed(live, one, attempt, error)
         finally:
@@ -251,9 +258,7 @@ class Refresher:
         self._quietly("count", lambda: self._count(predictor, swap_seconds, load_seconds, new=new))
 
     def _count(self, predictor: Predictor, swap_seconds: float, load_seconds: float | None, *, new: bool) -> None:
-        if self._swapped is None:
-            return
-        ages = self._label_ages(predictor.version_id) if new and self._label_ages is not None else None
+        ages = self._label_ages(predictor.version_id) if new else None
         self._swapped(
             SwapReport(
                 model=predictor.model,

@@ -117,7 +117,6 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"decode_microseconds": decoding(asked.seconds), "forward": []}
@@ -125,7 +124,7 @@ def main() -> int:
     for threads in asked.threads:
         torch.set_num_threads(threads)
         for precision in asked.precisions:
-            executions = Executions(CPU, Options(precision=precision, compile=asked.compile))
+            executions = Executions(CPU, Options(precision=precision))
             for batch in asked.batches:
                 row = forward(threads, batch, precision, asked.seconds, executions)
                 found["forward"].append(row)

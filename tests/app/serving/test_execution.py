@@ -1,6 +1,8 @@
 """A backbone is run another way only where that was tried, and gives the same answers."""
 
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -121,6 +123,58 @@ def test_what_is_served_runs_as_it_stands_until_something_sooner_was_found() -> 
     executions.prepare(asked)
     executions.prepare(asked)
     assert executions.of(asked) is made
+
+
+def test_a_way_is_judged_before_it_serves() -> None:
+    asked = network()
+    executions = Executions(CPU, Options())
+    made = executions.of(asked)
+    plain = asked.raw_features(example(SHAPE, 16)).detach()
+    running: list[tuple[str, str]] = []
+    asked.head.register_forward_hook(lambda *_: running.append(made.ways))
+
+    assert not made.choose(("packed", asked.backbone), ("packed", asked.backbone), (plain, plain + 1))
+    assert made.ways == (PLAIN, PLAIN)
+    assert made.choose(("packed", asked.backbone), ("packed", asked.backbone), (plain, plain))
+    assert made.ways == ("packed", "packed")
+    assert set(running) == {(PLAIN, PLAIN)}
+
+
+def test_a_trial_is_given_up_when_the_server_ends() -> None:
+    asked = network()
+    passes: list[int] = []
+
+    def ending() -> None:
+        passes.append(1)
+        if len(passes) == 3:
+            executions.end()
+
+    executions = Executions(CPU, Options(), ending)
+
+    assert prepared(executions, asked).ways == (PLAIN, PLAIN)
+    assert len(passes) == 3
+
+
+def test_a_backbone_that_was_tried_does_not_wait_for_the_trial_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    executions = Executions(CPU, Options())
+    tried, other = network(), network()
+    prepared(executions, tried)
+    executions._soonest.clear()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> nn.Module:
+        begun.set()
+        assert go_on.wait(10)
+        return other.backbone
+
+    monkeypatch.setattr(execution, "packed", slow)
+    with ThreadPoolExecutor(2) as threads:
+        trial = threads.submit(prepared, executions, other)
+        assert begun.wait(10)
+        threads.submit(executions.prepare, tried).result(5)
+        assert not trial.done()
+        go_on.set()
+        trial.result(30)
 
 
 def test_in_float32_logits_are_held_closer() -> None:
