@@ -439,6 +439,17 @@ def test_a_body_of_100_megabytes_is_cut_off_early(service: Any, address: str) ->
     assert infer(address).status_code == 200
 
 
+def test_a_second_type_lifts_no_limit(service: Any, address: str) -> None:
+    service.create()
+    twice = {"Content-Type": "", "content-type": "application/x-ndjson", "Content-Length": str(100 << 20)}
+    with connected(address) as endless:
+        endless.sendall(request(b"", **twice))
+
+        answer = endless.recv(1 << 16)
+
+    assert answer.startswith(b"HTTP/1.1 413"), answer
+
+
 def test_bodies_that_swell_are_cut_off_side_by_side(service: Any, address: str) -> None:
     service.create()
     bomb = request(gzip.compress(b" " * (40 << 20), 1), **{"Content-Encoding": "gzip"})

@@ -161,6 +161,15 @@ def test_bombs_are_refused_by_their_header_alone(side: int) -> None:
     assert code(bomb) == "image_too_large"
 
 
+def test_a_jpeg_above_the_limit_is_refused_however_flat_it_is() -> None:
+    plain = encoded(Image.new("RGB", (1000, 20)), "JPEG")
+    frame = plain.index(b"\xff\xc0") + 5  # its height and width follow
+
+    for width, height in ((65535, 382), (382, 65535), (65500, 65500)):
+        claims = plain[:frame] + struct.pack(">HH", height, width) + plain[frame + 4 :]
+        assert code(claims, ImagePreprocessor(ImageInput(size=512, channels=3), pretrained=False)) == "image_too_large"
+
+
 def test_a_header_that_claims_more_pixels_than_come_is_truncated() -> None:
     assert code(png(4000, 4000, b"\0" * 100)) == "truncated_image"
 
@@ -271,7 +280,7 @@ def test_plain_jpegs_need_no_pillow_and_others_do() -> None:
     exif[0x0112] = 6
     plain = encoded(picture(16, 16), "JPEG")
 
-    assert jpeg.decoded(plain, 16) is not None
+    assert jpeg.decoded(plain, 16, MAX_PIXELS) is not None
     for other in (
         encoded(picture(16, 16), "JPEG", exif=exif),
         encoded(picture(16, 16), "JPEG", progressive=True),
@@ -279,10 +288,11 @@ def test_plain_jpegs_need_no_pillow_and_others_do() -> None:
         encoded(picture(64, 64), "JPEG"),  # decoded at half the size
         encoded(picture(16, 16), "PNG"),
         plain[:-2],
+        plain + b"trailer",
         plain[:100],
         b"",
     ):
-        assert jpeg.decoded(other, 16) is None
+        assert jpeg.decoded(other, 16, MAX_PIXELS) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
