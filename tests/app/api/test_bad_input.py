@@ -170,7 +170,9 @@ def test_a_body_that_says_it_is_too_large_is_not_read_at_all(service: Any) -> No
     assert answer.status_code == 413
 
 
-@pytest.mark.parametrize("path", [PREDICT, "/v1/models", "/v1/models/iris/rollback", "/v1/models/iris/promote"])
+@pytest.mark.parametrize(
+    "path", [PREDICT, "/v1/models", "/v1/models/iris/rollback", "/v1/models/iris/versions/1/promote"]
+)
 def test_nothing_is_read_of_a_body_without_end_where_none_is_taken(service: Any, path: str) -> None:
     service.create()
     sent: list[int] = []
