@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 
 import torch
 import uvicorn
@@ -17,6 +16,7 @@ from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import deps, envelope, error_handlers, openapi
+from app.api.application import Application
 from app.api.express import Express
 from app.api.host_metrics import HostMetrics
 from app.api.host_readiness import HostReadiness
@@ -153,7 +153,7 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
             tidying.stop()
             await run_in_threadpool(database.close)
 
-    app = FastAPI(
+    app = Application(
         title="Perennial",
         summary="The model server that keeps learning.",
         description="Ask a model, send labels, watch new versions go live, roll back. Errors are RFC 9457 problems.",
@@ -188,21 +188,12 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         streams=Streams(STREAMS),
         auth=settings.auth == "on",
     )
-    deps.install(app.state, parts)
-    for router in ROUTERS:
-        app.include_router(router)
-    openapi.install(app)
-    error_handlers.install(app)
-    app.add_middleware(Express, parts=parts)
-    app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
-    app.add_middleware(Inflation)  # around the limits, which count what comes out of it
-    hosts = {*envelope.LOOPBACK, settings.host} if _is_loopback(settings.host) else None
-    app.add_middleware(envelope.Envelope, hosts=hosts)
+    _equip(app, parts, settings)
     return app
 
 
 def _require_safe_address(settings: Settings) -> None:
-    if settings.auth == "off" and not _is_loopback(settings.host):
+    if settings.auth == "off" and not settings.on_loopback:
         raise InvalidSetting(
             f"auth=off lets everyone in, and host {settings.host!r} is not loopback. "
             "Leave auth on, or set PERENNIAL_HOST=127.0.0.1."
@@ -226,6 +217,20 @@ def _gather(metrics: Metrics, live_models: LiveModels, batcher: Batcher, writer:
         if served is not None:
             metrics.serve(live.name, version=served.predictor.version, epoch=served.epoch, swaps=live.swaps)
     metrics.process(inflight=batcher.inflight, unwritten=writer.depth, dropped=writer.dropped)
+
+
+def _equip(app: Application, parts: deps.Parts, settings: Settings) -> None:
+    """Give the application its routes, and what is around them."""
+    deps.install(app.state, parts)
+    for router in ROUTERS:
+        app.include_router(router)
+    openapi.install(app)
+    error_handlers.install(app)
+    app.add_middleware(BodyLimits, request_seconds=settings.request_seconds)
+    app.add_middleware(Inflation)  # around the limits, which count what comes out of it
+    hosts = {*envelope.LOOPBACK, settings.host} if settings.on_loopback else None
+    app.add_middleware(envelope.Envelope, hosts=hosts)
+    app.express = Express(parts, hosts=hosts, request_seconds=settings.request_seconds)
 
 
 def run(settings: Settings, listener: socket.socket | None = None, place: Place | None = None) -> int:
@@ -291,10 +296,3 @@ def _first_key(settings: Settings) -> str | None:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -3,6 +3,7 @@
 Read once by a composition root and handed down; nothing else reads the environment.
 """
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,6 +126,14 @@ class Settings(BaseSettings):
     def database_address(self) -> str:
         """The database's address with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'perennial.db'}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the server listens where only this machine reaches it."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def weights_dir(self) -> Path:

@@ -60,11 +60,12 @@ async def asked(request: Request) -> Asked:
     if kind == "application/json":
         body = await read_json(request, PredictRequest)
         small = len(await request.body()) <= SMALL_BYTES
-        return _from_json(body) if small else await run_in_threadpool(_from_json, body)
+        return from_json(body) if small else await run_in_threadpool(from_json, body)
     raise unsupported(request, "application/json", "image/*", "multipart/form-data")
 
 
-def _from_json(body: PredictRequest) -> Asked:
+def from_json(body: PredictRequest) -> Asked:
+    """Give what a JSON body asks; InvalidItem for an input that is none."""
     payloads = []
     for index, one in enumerate(body.inputs):
         try:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_handlers import problem
@@ -17,7 +18,7 @@ from app.log import get_logger
 
 log = get_logger(__name__)
 
-_ADDED = (
+ADDED = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
@@ -26,6 +27,19 @@ _ADDED = (
 """Headers of every answer that does not set them itself."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def incident(scope: Scope, error: Exception) -> JSONResponse:
+    """Log an unforeseen error and give the answer that names it, without internals."""
+    number = str(uuid.uuid4())
+    known = isinstance(error, PerennialError)
+    log.error("request failed", incident=number, path=scope["path"], known=known, exc_info=error)
+    return problem(
+        500,
+        "Something went wrong here; the server's log has it under this incident.",
+        kind="incident",
+        members={"incident": number},
+    )
 
 
 class Envelope:
@@ -51,7 +65,7 @@ class Envelope:
                 started = True
                 headers = list(message.get("headers", ()))
                 there = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [header for header in _ADDED if header[0] not in there]
+                message["headers"] = headers + [header for header in ADDED if header[0] not in there]
             await send(message)
 
         try:
@@ -65,28 +79,21 @@ class Envelope:
         except Exception as error:  # the last line: whoever asked gets an answer without internals
             if started:
                 raise
-            known = isinstance(error, PerennialError)
-            incident = str(uuid.uuid4())
-            log.error("request failed", incident=incident, path=scope["path"], known=known, exc_info=True)
-            answer = problem(
-                500,
-                "Something went wrong here; the server's log has it under this incident.",
-                kind="incident",
-                members={"incident": incident},
-            )
+            answer = incident(scope, error)
             await answer(scope, receive, send_with_headers)
 
     def _foreign(self, scope: Scope) -> bool:
         for name, value in scope["headers"]:
-            if name == b"host" and value and _hostname(b"//" + value) not in (self._hosts or ()):
+            if name == b"host" and value and hostname(b"//" + value) not in (self._hosts or ()):
                 return True
-            if name == b"origin" and _hostname(value) not in (self._hosts or ()):
+            if name == b"origin" and hostname(value) not in (self._hosts or ()):
                 return True
         return False
 
 
 @lru_cache(maxsize=64)  # the same few names stand in all requests; who sends others only slows themselves
-def _hostname(address: bytes) -> str | None:
+def hostname(address: bytes) -> str | None:
+    """Give the host that an address names, without its port; None if it is no address."""
     try:
         return urlsplit(address.decode("latin-1")).hostname
     except ValueError:  # no address at all

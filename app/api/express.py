@@ -1,64 +1,142 @@
-"""The short way for the one call that counts: POST predict with a key that is known and nothing else to decide.
+"""The short way for the one call that counts: POST predict with a known key and a small body, nothing else to decide.
 
-Pure ASGI, inside the limits of bodies and around the application. What the general way would find out anew for each
-request (which of all routes, which dependencies, which exits to keep) is known here, and left out. Everything else,
-a query, an unknown key, a strange name, goes the general way, which also describes this call.
+Pure ASGI, before everything: what the layers around the general way find out anew for each request (limits, headers,
+which of all routes, which dependencies, which exits to keep) is looked at here in one pass, and answered by the same
+function. Everything else goes the general way, which also describes this call: another body, a query, an unknown key,
+a foreign host, a strange name, a long or compressed body.
 """
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 
-from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api import predict
+from app.api.asked import Asked, from_json
+from app.api.body import SMALL_BYTES, parse_json
 from app.api.deps import Parts
+from app.api.envelope import ADDED, hostname, incident
 from app.api.error_handlers import invalid_request, problem_of
 from app.api.key_cache import RANK
 from app.api.key_cache import Scope as KeyScope
-from app.errors import PerennialError
+from app.api.payloads import Payload
+from app.api.quick_json import quickly_read
+from app.api.schemas.predict import PredictRequest
+from app.errors import DeadlineExceeded, PerennialError
 from app.recipe import MODEL_NAME
 
 _PATH = re.compile(rf"/v1/models/({MODEL_NAME.strip('^$')})/predict")
 _BEARER = b"Bearer "
+_JSON = b"application/json"
+
+
+class Left(Exception):
+    """The client has gone before its request was whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """A request for the short way: whose model it asks, and of which type its body is."""
+
+    model: str
+    kind: bytes
 
 
 class Express:
-    """Answers what it can by `predict.answer`, and hands the rest on."""
+    """Answers what it takes by `predict.answer`."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
-        self._app = app
+    def __init__(self, parts: Parts, *, hosts: Collection[str] | None, request_seconds: float) -> None:
+        """`hosts` is as for the Envelope."""
         self._parts = parts
+        self._hosts = hosts
+        self._request_seconds = request_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = self._model(scope)
-        if model is None:
-            await self._app(scope, receive, send)
-            return
-        answer: Response
-        try:
-            answer = await predict.answer(Request(scope, receive), model, self._parts)
-        except PerennialError as error:
-            answer = problem_of(error)
-        except RequestValidationError as error:
-            answer = invalid_request(error)
-        await answer(scope, receive, send)
-
-    def _model(self, scope: Scope) -> str | None:
-        """Name the model that a request asks, None if it is not for the short way."""
+    def takes(self, scope: Scope) -> Quick | None:
+        """Say whether a request is for the short way."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"] or scope.get("root_path"):
             return None
         found = _PATH.fullmatch(scope["path"])
         if found is None:
             return None
-        return found[1] if self._may_predict(scope) else None
+        key = kind = length = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if key is not None:
+                    return None
+                key = value
+            elif name == b"content-type":
+                if kind is not None:
+                    return None
+                kind = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"host":
+                if self._hosts is not None and hostname(b"//" + value) not in self._hosts:
+                    return None
+            elif name in {b"origin", b"content-encoding", b"transfer-encoding"}:
+                return None
+        if kind is None or not (kind == _JSON or kind.startswith(b"image/")):
+            return None
+        if length is None or not length.isdigit() or int(length[:20]) > SMALL_BYTES:
+            return None
+        return Quick(found[1], kind) if self._may_predict(key) else None
 
-    def _may_predict(self, scope: Scope) -> bool:
+    async def answer(self, quick: Quick, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that was taken."""
+        answer: Response
+        try:
+            answer = await predict.answer(
+                self._parts, quick.model, lambda: self._asked(quick, receive), lambda: _gone(receive)
+            )
+        except PerennialError as error:
+            answer = problem_of(error)
+        except RequestValidationError as error:
+            answer = invalid_request(error)
+        except Left:
+            return
+        except Exception as error:  # noqa: BLE001  the last line, as the envelope is for the general way
+            answer = incident(scope, error)
+        headers = [*answer.raw_headers, *ADDED]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _may_predict(self, sent: bytes | None) -> bool:
         if not self._parts.auth:
             return True
-        sent = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(sent) != 1 or not sent[0].startswith(_BEARER):
+        if sent is None or not sent.startswith(_BEARER):
             return False
-        caller = self._parts.key_cache.known(sent[0][len(_BEARER) :].decode("latin-1"))
+        caller = self._parts.key_cache.known(sent[len(_BEARER) :].decode("latin-1"))
         return caller is not None and RANK[caller.scope] >= RANK[KeyScope.PREDICT]
+
+    async def _asked(self, quick: Quick, receive: Receive) -> Asked:
+        body = await self._body(receive)
+        if quick.kind != _JSON:
+            return Asked([Payload("image", body)])
+        return quickly_read(body) or from_json(parse_json(body, PredictRequest))
+
+    async def _body(self, receive: Receive) -> bytes:
+        """Read the body; the server holds it to the length that the headers gave, which is small."""
+        try:
+            async with asyncio.timeout(self._request_seconds):
+                body, more = _piece(await receive())
+                while more:
+                    piece, more = _piece(await receive())
+                    body += piece
+        except TimeoutError:
+            raise DeadlineExceeded(self._request_seconds) from None
+        return body
+
+
+def _piece(message: Message) -> tuple[bytes, bool]:
+    if message["type"] != "http.request":
+        raise Left
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

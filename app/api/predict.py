@@ -1,12 +1,13 @@
 """POST predict: ask the live version, or one by number, about one input or many; and what was answered before."""
 
 import time
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
 from app.api.answering import predictor_of
-from app.api.asked import CLIENT_GONE, FILES, asked, contents_of, disconnected, prediction_of, records_of
+from app.api.asked import CLIENT_GONE, FILES, Asked, asked, contents_of, disconnected, prediction_of, records_of
 from app.api.body import described
 from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
@@ -53,18 +54,27 @@ async def predict(request: Request, model: ModelPath, parts: Wired, version: Ask
 
     The body is one picture (`image/*`), pictures as `file` parts of a form, or JSON with inputs of any kind.
     """
-    return await answer(request, model, parts, version)
+    return await answer(parts, model, lambda: asked(request), lambda: disconnected(request), version)
 
 
-async def answer(request: Request, model: str, parts: Parts, version: int | None = None) -> Response:
-    """Answer a predict request whose caller may ask; both ways in end here."""
+async def answer(
+    parts: Parts,
+    model: str,
+    asking: Callable[[], Awaitable[Asked]],
+    leaving: Callable[[], Awaitable[object]],
+    version: int | None = None,
+) -> Response:
+    """Answer a predict request whose caller may ask; both ways in end here.
+
+    `asking` reads what is asked, `leaving` ends when the client has gone.
+    """
     started = time.perf_counter()
     try:
         parts.batcher.require_room(model)  # before a large body is read
-        question = await asked(request)
+        question = await asking()
         predictor = await predictor_of(parts, model, version)
         contents = contents_of(question, predictor.spec)
-        answers = await parts.batcher.answer(predictor, contents, question.top_k, lambda: disconnected(request))
+        answers = await parts.batcher.answer(predictor, contents, question.top_k, leaving)
     except PerennialError as error:
         known = model if parts.live_models.get(model) is not None else "unknown"
         parts.metrics.rejected(known, type(error).__name__)

@@ -16,11 +16,14 @@ from typing import Any, TypeVar
 
 from app.batching import Batching
 from app.errors import DeadlineExceeded, Overloaded
+from app.log import get_logger
 from app.serving import forward_pass
 from app.serving.ask import Answering, Ask, Part
 from app.serving.batch_report import BatchReport
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
+
+log = get_logger(__name__)
 
 A = TypeVar("A")
 
@@ -120,14 +123,18 @@ class Batcher:
             queue.inflight -= len(contents)
             ask.left = True
             watch.stop()
+            if ask.missing:
+                with self._changed:
+                    queue.drop(ask)
 
     def _put(self, ask: Ask[Any], queue: ModelQueue) -> None:
         if not ask.contents:
             ask.end([])
             return
-        size = queue.batching.max_items
+        on_loop = self._on_loop(ask.predictor, queue)
+        size = self._in_a_turn(queue) if on_loop else queue.batching.max_items
         parts = [Part(ask, start, min(start + size, len(ask.contents))) for start in range(0, len(ask.contents), size)]
-        if self._blink(ask.predictor, queue):
+        if on_loop:
             with self._changed:
                 for part in parts:
                     queue.put(part)
@@ -141,12 +148,18 @@ class Batcher:
             for part in parts:
                 self._undecoded.put((part, queue))
 
-    def _blink(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
+    def _on_loop(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
         if not predictor.cheap or queue.batching.window_ms or queue.cost.batches < KNOWN_BATCHES:
             return False
         bound = BLINK_SECONDS * (LEAVING if queue.on_loop else 1)
         queue.on_loop = queue.cost.seconds(1) < bound
         return queue.on_loop
+
+    def _in_a_turn(self, queue: ModelQueue) -> int:
+        """Say how many items the event loop may answer at a time."""
+        fixed, each = queue.cost.line()
+        most = int((TURN_SECONDS - fixed) / each) if each else queue.batching.max_items
+        return min(queue.batching.max_items, max(1, most))
 
     def _could_start(self, ask: Ask[Any]) -> bool:
         """Whether a thread would begin at once, so that decoding elsewhere first gains nothing."""
@@ -161,12 +174,10 @@ class Batcher:
 
     def _answer_now(self, queue: ModelQueue) -> None:
         self._due_now.discard(queue.name)
-        fixed, each = queue.cost.line()
-        most = min(queue.batching.max_items, max(1, int((TURN_SECONDS - fixed) / each) if each else 1 << 20))
         with self._changed:
-            batch = queue.take(most)
+            batch = queue.take(self._in_a_turn(queue))
         if batch:
-            self._finish(queue, forward_pass.answer(batch, self._request_seconds))
+            self._finish(queue, self._answered(batch))
         if len(queue):
             self._answer_soon(queue)
 
@@ -198,6 +209,14 @@ class Batcher:
                     self._turn.append(queue)
         return queue
 
+    def _answered(self, batch: Sequence[Part[Any]]) -> Outcome:
+        """Run a batch. Whatever happens, each of its requests ends."""
+        try:
+            return forward_pass.answer(batch, self._request_seconds)
+        except Exception as error:
+            log.exception("batch lost", requests=len(batch))
+            return Outcome(failed=[(part.ask, error) for part in batch])
+
     # On threads
 
     def _run(self) -> None:
@@ -208,7 +227,7 @@ class Batcher:
                 return
             queue, batch = found
             loop = batch[0].ask.future.get_loop()
-            loop.call_soon_threadsafe(self._finish, queue, forward_pass.answer(batch, self._request_seconds))
+            loop.call_soon_threadsafe(self._finish, queue, self._answered(batch))
 
     def _wait_for_batch(self) -> tuple[ModelQueue, list[Part[Any]]] | None:
         """Wait until a batch may start and take it out; None when all is answered and the Batcher ends."""

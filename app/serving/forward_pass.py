@@ -42,7 +42,12 @@ def decode(parts: Sequence[Part[Any]]) -> list[tuple[Ask[Any], Exception]]:
     """Decode the payloads of parts of one key, all at once; give the requests with an item that cannot be used."""
     started = time.perf_counter()
     contents = [part.ask.contents[index] for part in parts for index in range(part.start, part.stop)]
-    items = iter(parts[0].ask.predictor.decode_many(contents))
+    try:
+        items = iter(parts[0].ask.predictor.decode_many(contents))
+    except Exception as error:  # noqa: BLE001  memory that ran out, a decoder's odd error: not the others' fault
+        if len(parts) == 1:
+            return [(parts[0].ask, error)]
+        return [failure for part in parts for failure in decode([part])]
     failed: list[tuple[Ask[Any], Exception]] = []
     for part in parts:
         decoded = []

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from app.batching import Batching
-from app.serving.ask import Part
+from app.serving.ask import Ask, Part
 from app.serving.batch_cost import BatchCost
 
 
@@ -36,6 +36,12 @@ class ModelQueue:
     def put(self, part: Part[Any]) -> None:
         self._parts.append(part)
         self._items += len(part)
+
+    def drop(self, ask: Ask[Any]) -> None:
+        """Let go of what waits of a request that nobody waits for any more."""
+        kept = [part for part in self._parts if part.ask is not ask]
+        self._items -= sum(map(len, self._parts)) - sum(map(len, kept))
+        self._parts = deque(kept)
 
     def due_at(self) -> float | None:
         """When the next batch may start, by `time.perf_counter`; None while nothing waits.

@@ -4,6 +4,7 @@ Made by the loader, held by LiveModel and PinnedVersions, called by the Batcher.
 databases, or of which version is live.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -118,6 +119,8 @@ class Predictor:
         labels = self.labels.__getitem__
         answers = []
         for item_scores, item_rows in zip(scores.tolist(), rows.tolist(), strict=True):
+            if math.isnan(item_scores[0]):
+                raise InvalidItem("no_finite_answer", f"Version {self.version} scores an input with no finite number.")
             top = tuple(map(Scored, map(labels, item_rows), item_scores))
             answers.append(Answer(*top[0], top))
         return answers

@@ -15,7 +15,7 @@ from app.batching import Batching
 from app.errors import DeadlineExceeded, InvalidItem, Overloaded
 from app.serving.batch_cost import BatchCost
 from app.serving.batch_report import BatchReport
-from app.serving.batcher import KNOWN_BATCHES, Batcher
+from app.serving.batcher import KNOWN_BATCHES, TURN_SECONDS, Batcher
 from app.serving.forward_pass import WrongCount
 
 
@@ -33,6 +33,8 @@ class Sums:
         self.began = threading.Event()
 
     def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
+        if b"broken" in contents:
+            raise MemoryError("a decoder ran out of memory")
         bad = InvalidItem("bad", "This is no number.")
         return [bad if one == b"bad" else torch.tensor([float(n) for n in one.split(b",")]) for one in contents]
 
@@ -145,6 +147,55 @@ def test_an_item_that_cannot_be_used_fails_its_own_request_and_is_named() -> Non
         assert isinstance(bad, InvalidItem)
         assert str(bad).startswith("inputs[1]:")
         assert str(alone[0]).startswith("inputs[0]:")  # decoded aside
+
+    run(story())
+
+
+@pytest.mark.parametrize("cheap", [True, False])  # decoded with its batch, and aside
+def test_a_decoder_that_breaks_fails_its_own_request_and_ends_no_thread(cheap: bool) -> None:
+    async def story() -> None:
+        sums = Sums(cheap=cheap)
+        with running() as batcher:
+            asks = [batcher.answer(sums, [one, b"1"]) for one in (b"1", b"broken", b"2")]
+            answers = await asyncio.gather(*asks, return_exceptions=True)
+            after = await batcher.answer(sums, [b"3"])
+        assert answers[0] == [(1, 1.0), (1, 1.0)]
+        assert isinstance(answers[1], MemoryError)
+        assert answers[2] == [(1, 2.0), (1, 1.0)]
+        assert after == [(1, 3.0)]
+
+    run(story())
+
+
+def test_what_waits_of_a_request_that_left_is_let_go_at_once() -> None:
+    async def story() -> None:
+        sums = Sums()
+        sums.gate.clear()
+        with running(request_seconds=0.1, batching=Batching(queue_items=4)) as batcher:
+            first = asyncio.ensure_future(batcher.answer(sums, [b"1"]))
+            await asyncio.to_thread(sums.began.wait, 20)
+            for _ in range(5):
+                with pytest.raises(DeadlineExceeded):
+                    await batcher.answer(sums, [b"2", b"3"])
+            waiting = len(batcher._queue("sums"))
+            sums.gate.set()
+            await asyncio.gather(first, return_exceptions=True)
+        assert waiting == 0
+
+    run(story())
+
+
+def test_on_the_event_loop_a_large_request_is_answered_in_several_turns() -> None:
+    async def story() -> None:
+        sums = Sums(cheap=True)
+        with running() as batcher:
+            queue = batcher._queue("sums")
+            for items in (1, 2, 1, 2):
+                queue.cost.note(items, items * TURN_SECONDS / 4)
+            answers = await batcher.answer(sums, [str(n).encode() for n in range(10)])
+        assert answers == [(1, float(n)) for n in range(10)]
+        assert sums.threads == {threading.current_thread().name}
+        assert len(sums.passes[0]) == 4  # the next ones by what this one was measured to cost
 
     run(story())
 
