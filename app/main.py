@@ -83,7 +83,7 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
     database = _open_database(settings)
     registry = ModelRegistry(database)
     roster = ServerRoster(database)
-    predictions = PredictionLog(database, patience_seconds=WRITTEN_SECONDS)
+    predictions = PredictionLog(database, patience_seconds=WRITTEN_SECONDS if place else 0.0)
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
     metrics = Metrics()

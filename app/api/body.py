@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.complaints import complaint, place
 from app.api.error_handlers import SHOWN, Malformed
-from app.api.limits import check_json, media_type
+from app.api.limits import NDJSON, check_json, media_type
 from app.errors import Unsupported
 
 FormT = TypeVar("FormT", bound=BaseModel)
@@ -25,10 +25,13 @@ SMALL_BYTES = 64 << 10  # parsed on the event loop; more goes to a thread
 
 async def read_json(request: Request, form: type[FormT], *, empty: FormT | None = None) -> FormT:
     """Read a JSON body into its form; a body left out is `empty` where that is given."""
+    kind = media_type(request.headers.get("content-type"))
+    if kind != JSON and (empty is None or kind == NDJSON):  # before a byte is read: NDJSON may be without end
+        raise unsupported(request, JSON)
     body = await request.body()
     if empty is not None and not body:
         return empty
-    if media_type(request.headers.get("content-type")) != JSON:
+    if kind != JSON:
         raise unsupported(request, JSON)
     if len(body) <= SMALL_BYTES:
         return parse_json(body, form)

@@ -16,7 +16,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from app.api.metrics import VERSIONS, Metrics
+from app.log import get_logger
 from app.serving.siblings import Siblings
+
+log = get_logger(__name__)
 
 SUMMED = frozenset({"counter", "histogram"})  # what a successor goes on from
 OF_ANY = frozenset({"process_start_time_seconds", "process_max_fds"})  # no sum of these means anything
@@ -61,8 +64,9 @@ class HostMetrics:
         """Give everything in Prometheus' text form."""
         own = self._own()
         answers = self._siblings.ask("figures")
-        told = [own, *(_parsed(answer) for answer in answers.values())]
-        silent = [_read(file) for number, file in self._others.items() if number not in answers]
+        heard = {number: figures for number, answer in answers.items() if (figures := _parsed(answer)) is not None}
+        told = [own, *heard.values()]
+        silent = [_read(file) for number, file in self._others.items() if number not in heard]
         processes = GaugeMetricFamily("perennial_serving_processes", "Serving processes of this host that answer.")
         processes.add_metric([], len(told))
         return generate_latest(_Collected([*self._added(told, silent), *self._shared(), processes]))
@@ -76,7 +80,10 @@ class HostMetrics:
             self._gather()
             figures = _sums([*self._before, *_figures(self._metrics.families())])
             if self._file is not None:
-                _write(self._file, [figure for figure in figures if figure.kind in SUMMED])
+                try:
+                    _write(self._file, [figure for figure in figures if figure.kind in SUMMED])
+                except OSError:  # then a successor may go on from less
+                    log.warning("figures not written", exc_info=True)
             return figures
 
     def _added(self, told: list[list[Figure]], silent: list[list[Figure]]) -> Iterable[Metric]:
@@ -135,16 +142,20 @@ def _served_by_all(processes: list[list[Figure]]) -> list[Figure]:
     return [figure for pair in lowest.values() for figure in pair]
 
 
-def _parsed(answer: bytes) -> list[Figure]:
-    return [
-        Figure(family, kind, name, tuple((label, value) for label, value in labels), number)
-        for family, kind, name, labels, number in json.loads(answer)
-    ]
+def _parsed(answer: bytes) -> list[Figure] | None:
+    """Read what a process told; None if it is empty or cut short."""
+    try:
+        return [
+            Figure(family, kind, name, tuple((label, value) for label, value in labels), number)
+            for family, kind, name, labels, number in json.loads(answer)
+        ]
+    except ValueError:
+        return None
 
 
 def _read(file: Path) -> list[Figure]:
     try:
-        return _parsed(file.read_bytes())
+        return _parsed(file.read_bytes()) or []
     except FileNotFoundError:
         return []
 

@@ -18,7 +18,10 @@ class HostReadiness:
         """Name the models that wait, or are degraded, in any process that takes connections."""
         all_found = [self._refresher.readiness()]
         for answer in self._siblings.ask("ready").values():
-            told = json.loads(answer)
+            try:
+                told = json.loads(answer)
+            except ValueError:  # empty or cut short: as if it were not there
+                continue
             if told is not None:
                 all_found.append(Readiness(waiting=tuple(told["waiting"]), degraded=tuple(told["degraded"])))
         return Readiness(

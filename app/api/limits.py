@@ -43,13 +43,13 @@ def _limit(kind: str) -> tuple[int, str] | None:
 
 def _declared(scope: Scope) -> tuple[str, int]:
     """Give the media type of a request and the length its body claims to have; 0 where it claims none."""
-    kind, length = "", 0
+    kind, length = None, 0
     for name, value in scope["headers"]:
-        if name == b"content-type" and not kind:
+        if name == b"content-type" and kind is None:  # the first, even an empty one: the routes read no other
             kind = media_type(value.decode("latin-1"))
         elif name == b"content-length" and value.isdigit():
             length = int(value[:20])
-    return kind, length
+    return kind or "", length
 
 
 class BodyLimits:

@@ -40,6 +40,8 @@ class SharingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, and take connections from the one socket as soon as it is ready."""
         await super().startup(sockets=[])
+        if self.should_exit:  # told meanwhile, or the application did not start
+            return
         assert sockets is not None
         (listener,) = sockets
         loop = asyncio.get_running_loop()

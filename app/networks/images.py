@@ -63,7 +63,7 @@ class ImagePreprocessor:
 
     def decode(self, content: bytes) -> Tensor:
         """Give (channels, size, size) uint8; raises what `check` raises."""
-        plain = jpeg.decoded(content, self._size)  # (colours, height, width), or None
+        plain = jpeg.decoded(content, self._size, MAX_PIXELS)  # (colours, height, width), or None
         if plain is not None and plain.shape == (self._channels, self._size, self._size):
             return plain.contiguous()
         image = _opened(content) if plain is None else _image(plain)

@@ -23,17 +23,19 @@ def has_end(content: bytes) -> bool:
     return content.endswith(_END) or _END in content
 
 
-def decoded(content: bytes, size: int) -> Tensor | None:
+def decoded(content: bytes, size: int, most_pixels: int) -> Tensor | None:
     """Give (1 or 3, height, width) uint8 as a view that may be permuted; None where Pillow is to decode.
 
-    Plain is: one scan of 8 bits, grey or in three colours, without EXIF and Adobe's colour marker, and not so large
-    that it is decoded at half the size or less on its way to `size`.
+    Plain is: one scan of 8 bits, grey or in three colours, without EXIF and Adobe's colour marker, nothing after its
+    end, at most `most_pixels`, and not so large that it is decoded at half the size or less on its way to `size`.
     """
     header = _plain_header(content)
     if header is None or not _decoder_is_there():
         return None
     width, height, colours = header
-    if min(width, height) // (2 * size) >= _LEAST_SHRINK or not has_end(content):
+    if width * height > most_pixels or min(width, height) // (2 * size) >= _LEAST_SHRINK:
+        return None
+    if not content.endswith(_END):  # a photo cut short may still hold its thumbnail's end
         return None
     try:
         pixels: Tensor = torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), colours)

@@ -73,6 +73,12 @@ class Acceptor:
         self._waking.close()
 
     def _run(self) -> None:
+        try:
+            self._take_all()
+        finally:  # else the others would leave connections to one that takes none
+            self._shares.show(TAKES_NONE)
+
+    def _take_all(self) -> None:
         coming, stopping = select.poll(), select.poll()
         coming.register(self._listener, select.POLLIN)
         for both in (coming, stopping):
@@ -82,7 +88,7 @@ class Acceptor:
         while True:
             self._shares.show(self._held())
             if any(file == self._waking.fileno() for file, _ in coming.poll()):
-                break
+                return
             held = self._held()
             self._shares.show(held)
             if held > self._shares.least() and time.monotonic() >= greedy_until:
@@ -93,7 +99,6 @@ class Acceptor:
                 greedy_until = time.monotonic() + GREEDY_SECONDS
             looks = 0
             self._accept()
-        self._shares.show(TAKES_NONE)
 
     def _accept(self) -> None:
         try:
@@ -104,6 +109,10 @@ class Acceptor:
             log.warning("connection not accepted", exc_info=True)
             threading.Event().wait(FULL_SECONDS)
             return
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # the client has left meanwhile
+            connection.close()
+            return
         self._take(connection)

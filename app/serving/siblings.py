@@ -22,6 +22,7 @@ log = get_logger(__name__)
 WORD_BYTES = 64
 ASK_SECONDS = 1.0  # for all answers together; who is slower is left out
 STOP_SECONDS = 5.0
+FULL_SECONDS = 0.2  # to wait when nobody can be let in, for want of descriptors
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Siblings:
         self._others = [] if place is None else place.others()
         self._answers: Mapping[str, Callable[[], bytes | None]] = {}
         self._listener: socket.socket | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="siblings", daemon=True)
 
     def start(self, answers: Mapping[str, Callable[[], bytes | None]]) -> None:
@@ -111,6 +113,7 @@ class Siblings:
     def stop(self) -> None:
         """Answer no more."""
         if self._listener is not None:
+            self._stopping.set()
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # ends the waiting for the next
             self._thread.join(STOP_SECONDS)
@@ -122,7 +125,10 @@ class Siblings:
             line.close()
 
     def ask(self, word: str) -> dict[int, bytes]:
-        """Give what the others answer, by their number; who is not there, or too slow, is left out."""
+        """Give what the others answer, by their number; who is not there, or too slow, is left out.
+
+        An answer is empty where giving it failed, and may be cut short where its giver died.
+        """
         deadline = time.monotonic() + ASK_SECONDS
         answers = {}
         for line, other in self._lines(word, deadline):
@@ -143,24 +149,30 @@ class Siblings:
 
     def _run(self) -> None:
         assert self._listener is not None
-        while True:
+        while not self._stopping.is_set():
             try:
                 line, _ = self._listener.accept()
-            except OSError:  # the listener was shut down
-                return
+            except OSError:
+                if not self._stopping.is_set():
+                    log.warning("sibling not let in", exc_info=True)
+                self._stopping.wait(FULL_SECONDS)
+                continue
             with line:
                 self._answer(line)
 
     def _answer(self, line: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # it waits no longer
             line.settimeout(ASK_SECONDS)
-            word = line.recv(WORD_BYTES).decode().strip()
+            word = line.recv(WORD_BYTES)
             if word:  # who asks nothing looks whether somebody is here
-                line.sendall(self._answers[word]() or b"")
-        except OSError:  # it waits no longer
-            return
+                line.sendall(self._told(word))
+
+    def _told(self, word: bytes) -> bytes:
+        try:
+            return self._answers[word.decode().strip()]() or b""
         except Exception:  # the next one is to be answered all the same
             log.warning("sibling not answered", exc_info=True)
+            return b""
 
 
 def _read(line: socket.socket, deadline: float) -> bytes:

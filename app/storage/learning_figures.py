@@ -61,7 +61,7 @@ class LearningFigures:
         newest = session.scalar(select(func.max(Update.id)).where(Update.id > after, Update.started_at < long_ago))
         settled = after if newest is None else newest
         if running is not None:
-            settled = min(settled, running - 1)
+            settled = max(after, min(settled, running - 1))  # what is counted already is never counted again
         return settled, _ended(session, after, settled), _ended(session, settled, None)
 
     @reads

@@ -6,6 +6,7 @@ Written in groups, behind the answer; bounded by age and bytes.
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -40,15 +41,18 @@ class PredictionRecord(NamedTuple):
 
     @property
     def listed_top(self) -> list[dict[str, Any]]:
-        """The most believed labels as the column holds them."""
-        return [{"label": label, "score": score} for label, score in self.top]
+        """The most believed labels as the column holds them; a score that JSON has no number for is null."""
+        return [{"label": label, "score": _number(score)} for label, score in self.top]
 
 
 class PredictionLog:
     """Predictions and their inputs."""
 
     def __init__(self, database: Database, *, patience_seconds: float = 0.0) -> None:
-        """With patience, a record that another process may be about to write is waited for until it is so old."""
+        """With patience, a record that another process may be about to write is waited for until it is so old.
+
+        So all ids that a request names are waited for no longer than that together; one of the future never is.
+        """
         self._database = database
         self._patience_seconds = patience_seconds
 
@@ -83,7 +87,7 @@ class PredictionLog:
     def _patiently(self, prediction_id: str, look: Callable[[], T]) -> T:
         made = _moment_of(prediction_id)
         while True:
-            young = made is not None and abs(_age_seconds(made)) < self._patience_seconds
+            young = made is not None and 0 <= _age_seconds(made) < self._patience_seconds
             try:
                 return look()
             except UnknownPrediction:
@@ -119,7 +123,7 @@ def _row(record: PredictionRecord) -> dict[str, Any]:
         "model_id": record.model_id,
         "version": record.version,
         "label": record.label,
-        "score": record.score,
+        "score": _number(record.score),
         "top": record.listed_top,
         "nbytes": len(record.content) + _ROW_BYTES,
         "created_at": record.created_at,
@@ -127,15 +131,20 @@ def _row(record: PredictionRecord) -> dict[str, Any]:
 
 
 # One statement a table whatever the number of rows: between two statements the writing thread waits its turn among
-# those that serve, thousands of times a second if each row were one.
+# those that serve, thousands of times a second if each row were one. In words that SQLite had before 3.38, and with
+# an empty part for an empty input: of nothing at all `substr` gives null.
 _PREDICTIONS = text("""
     INSERT OR IGNORE INTO predictions (id, model_id, version, label, score, top, nbytes, created_at)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value -> 5, value ->> 6, value ->> 7
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+        json_extract(value, '$[6]'), json_extract(value, '$[7]')
     FROM json_each(:rows)
 """)
 _INPUTS = text("""
     INSERT OR IGNORE INTO prediction_inputs (prediction_id, content)
-    SELECT value ->> 0, substr(:contents, value ->> 1, value ->> 2) FROM json_each(:places)
+    SELECT json_extract(value, '$[0]'),
+        coalesce(substr(:contents, json_extract(value, '$[1]'), json_extract(value, '$[2]')), x'')
+    FROM json_each(:places)
 """)
 
 
@@ -147,7 +156,7 @@ def _insert_packed(session: Session, records: Sequence[PredictionRecord]) -> Non
             record.model_id,
             record.version,
             record.label,
-            record.score,
+            _number(record.score),
             record.listed_top,
             len(record.content) + _ROW_BYTES,
             round(record.created_at.timestamp() * 1000),
@@ -162,6 +171,10 @@ def _insert_packed(session: Session, records: Sequence[PredictionRecord]) -> Non
     session.execute(_PREDICTIONS, {"rows": to_json(rows).decode()})
     contents = b"".join(record.content for record in records)
     session.execute(_INPUTS, {"contents": contents, "places": to_json(places).decode()})
+
+
+def _number(score: float | None) -> float | None:
+    return score if score is not None and isfinite(score) else None
 
 
 def _found(session: Session, model_id: int, prediction_id: str) -> Prediction:

@@ -1,13 +1,22 @@
 """The forms of predict: inputs in, answers out."""
 
 from datetime import datetime
+from math import isfinite
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.api.limits import ITEMS
 from app.api.schemas.wire import Number, Received, Sent, example
 
 INPUT_FIELDS = ("image", "text", "features")
+
+
+def _number(score: object) -> object:
+    return None if isinstance(score, float) and not isfinite(score) else score
+
+
+Score = Annotated[float | None, BeforeValidator(_number)]
 
 
 class PredictInput(Received):
@@ -31,7 +40,7 @@ class PredictRequest(Received):
 
 class LabelScore(Sent):
     label: str
-    score: float = Field(description="Share of belief, 0 to 1.")
+    score: Score = Field(description="Share of belief, 0 to 1; null where the version gave no number.")
 
 
 class PredictionAnswer(Sent):
@@ -81,6 +90,6 @@ class PredictionRecordAnswer(Sent):
     model: str
     version: int
     label: str | None
-    score: float | None
+    score: Score
     top: list[LabelScore]
     created_at: datetime

@@ -170,6 +170,30 @@ def test_a_body_that_says_it_is_too_large_is_not_read_at_all(service: Any) -> No
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize(
+    "path", [PREDICT, "/v1/models", "/v1/models/iris/rollback", "/v1/models/iris/versions/1/promote"]
+)
+def test_nothing_is_read_of_a_body_without_end_where_none_is_taken(service: Any, path: str) -> None:
+    service.create()
+    sent: list[int] = []
+
+    answer = service.post(path, content=zeros(40 << 20, sent), headers={"Content-Type": "application/x-ndjson"})
+
+    assert answer.status_code == 415, answer.text
+    assert sum(sent) <= 1 << 20
+    check_problem(answer)
+
+
+def test_a_call_that_needs_no_body_takes_none_of_any_other_type(service: Any) -> None:
+    service.create()
+
+    empty = service.post("/v1/models/iris/rollback", **raw("", "text/plain"))
+    full = service.post("/v1/models/iris/rollback", **raw("{}", "text/plain"))
+
+    assert empty.status_code == 409, empty.text  # there is nothing to go back to
+    assert full.status_code == 415
+
+
 def test_a_picture_above_ten_mebibytes_is_too_large(service: Any) -> None:
     service.create("pets", input={"kind": "image", "size": 16, "channels": 3})
     content = b"\x89PNG" + b"0" * (11 << 20)

@@ -129,6 +129,37 @@ def test_counts_outlive_the_process_that_told_them_and_gauges_do_not(tmp_path: P
     assert found["perennial_predictions_total[('model', 'pets'), ('version', '7')]"] == 8
 
 
+@pytest.mark.parametrize("answer", [b"", b'[["perennial_predictions", "counter", "perennial_pre'])
+def test_an_answer_that_is_empty_or_cut_short_is_as_good_as_none(tmp_path: Path, answer: bytes) -> None:
+    two, second, there = _running(Place(tmp_path, 2, 2))
+    two.answered("pets", 7, 4, 0.002)
+    second.tell()
+    there.stop()
+    one, first, here = _running(Place(tmp_path, 1, 2))
+    broken = Siblings(Place(tmp_path, 2, 2))
+    broken.start({"figures": lambda: answer})
+    try:
+        one.answered("pets", 7, 3, 0.002)
+        found = values(first.text())
+    finally:
+        broken.stop()
+        here.stop()
+
+    assert found["perennial_predictions_total[('model', 'pets'), ('version', '7')]"] == 7
+    assert found["perennial_serving_processes[]"] == 1
+
+
+def test_figures_are_told_though_they_cannot_be_written(tmp_path: Path) -> None:
+    place = Place(tmp_path, 1, 1)
+    place.file.with_suffix(".new").mkdir()
+    metrics = Metrics()
+    metrics.answered("pets", 7, 3, 0.002)
+
+    found = values(process(metrics, place).text())
+
+    assert found["perennial_predictions_total[('model', 'pets'), ('version', '7')]"] == 3
+
+
 def _running(place: Place) -> tuple[Metrics, HostMetrics, Siblings]:
     metrics, siblings = Metrics(), Siblings(place)
     host = HostMetrics(metrics, siblings, gather=lambda: None, shared=nothing)

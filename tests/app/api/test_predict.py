@@ -1,10 +1,14 @@
 """Asking a model, in each of the forms a question may have."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from uuid_utils import uuid7
+
+from app.storage.predictions import PredictionRecord
 
 FEATURES = [5.1, 3.5, 1.4, 0.2]
 
@@ -78,6 +82,23 @@ def test_what_was_predicted_is_known_at_once_and_after_it_was_written(service: A
     assert after.json()["version"] == 1
     other = service.create("other") and service.get(f"/v1/models/other/predictions/{prediction}")
     assert other.status_code == 404
+
+
+def test_a_score_that_is_no_number_is_shown_as_null(service: Any) -> None:
+    service.create()
+    model = service.parts.registry.model("iris")
+    odd = [("a", float("nan")), ("b", float("inf")), ("c", 0.5)]
+    record = PredictionRecord(str(uuid7()), model.id, 1, "a", float("nan"), odd, b"", datetime.now(UTC))
+    service.parts.writer.write([record])
+
+    before = service.get(f"/v1/models/iris/predictions/{record.id}")
+    assert service.parts.writer.flush()
+    after = service.get(f"/v1/models/iris/predictions/{record.id}")
+
+    assert before.status_code == after.status_code == 200, before.text
+    assert before.json()["score"] is None
+    assert [one["score"] for one in before.json()["top"]] == [None, None, 0.5]
+    assert after.json()["top"] == before.json()["top"]
 
 
 def ask(service: Any, path: str = "/v1/models/iris/predict") -> httpx.Response:

@@ -348,6 +348,16 @@ def everything_from(connection: socket.socket) -> bytes:
     return found
 
 
+def answer_from(connection: socket.socket) -> bytes:
+    """One answer with a JSON object in it: head and body may come one after the other."""
+    answer = b""
+    while b"}" not in answer:
+        piece = connection.recv(1 << 16)
+        assert piece, answer
+        answer += piece
+    return answer
+
+
 def infer(address: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     return httpx.post(f"http://{address}{INFER}", content=GOOD, headers=headers, timeout=20, trust_env=False)
@@ -368,11 +378,7 @@ def test_a_slow_sender_is_cut_off_and_holds_nobody_up(start: Any, portal: Any) -
 
         assert infer(address).status_code == 200
         for one in slow:
-            answer = b""
-            while b"}" not in answer:  # head and body may come one after the other
-                piece = one.recv(1 << 16)
-                assert piece, answer
-                answer += piece
+            answer = answer_from(one)
             assert answer.startswith(b"HTTP/1.1 504"), answer
             assert b'{"error":"No answer within 0.5 s' in answer
 
@@ -432,11 +438,22 @@ def test_a_body_of_100_megabytes_is_cut_off_early(service: Any, address: str) ->
     with connected(address) as endless:
         endless.sendall(request(b"", **{"Content-Length": str(100 << 20)}))
 
-        answer = endless.recv(1 << 16)
+        answer = answer_from(endless)
 
     assert answer.startswith(b"HTTP/1.1 413"), answer
     assert b'{"error":"The body is larger' in answer
     assert infer(address).status_code == 200
+
+
+def test_a_second_type_lifts_no_limit(service: Any, address: str) -> None:
+    service.create()
+    twice = {"Content-Type": "", "content-type": "application/x-ndjson", "Content-Length": str(100 << 20)}
+    with connected(address) as endless:
+        endless.sendall(request(b"", **twice))
+
+        answer = answer_from(endless)
+
+    assert answer.startswith(b"HTTP/1.1 413"), answer
 
 
 def test_bodies_that_swell_are_cut_off_side_by_side(service: Any, address: str) -> None:

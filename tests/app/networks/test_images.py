@@ -161,6 +161,13 @@ def test_bombs_are_refused_by_their_header_alone(side: int) -> None:
     assert code(bomb) == "image_too_large"
 
 
+def test_a_jpeg_above_the_limit_is_refused_however_flat_it_is() -> None:
+    wide = ImagePreprocessor(ImageInput(size=256, channels=1), pretrained=False)
+
+    for size in ((65_000, 400), (400, 65_000)):  # nothing of it would be decoded small
+        assert code(encoded(Image.new("L", size), "JPEG"), wide) == "image_too_large"
+
+
 def test_a_header_that_claims_more_pixels_than_come_is_truncated() -> None:
     assert code(png(4000, 4000, b"\0" * 100)) == "truncated_image"
 
@@ -271,7 +278,7 @@ def test_plain_jpegs_need_no_pillow_and_others_do() -> None:
     exif[0x0112] = 6
     plain = encoded(picture(16, 16), "JPEG")
 
-    assert jpeg.decoded(plain, 16) is not None
+    assert jpeg.decoded(plain, 16, MAX_PIXELS) is not None
     for other in (
         encoded(picture(16, 16), "JPEG", exif=exif),
         encoded(picture(16, 16), "JPEG", progressive=True),
@@ -279,10 +286,11 @@ def test_plain_jpegs_need_no_pillow_and_others_do() -> None:
         encoded(picture(64, 64), "JPEG"),  # decoded at half the size
         encoded(picture(16, 16), "PNG"),
         plain[:-2],
+        plain + b"trailer",
         plain[:100],
         b"",
     ):
-        assert jpeg.decoded(other, 16) is None
+        assert jpeg.decoded(other, 16, MAX_PIXELS) is None
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from app.serving.acceptor import TAKES_NONE, Acceptor, Shares
 from app.serving.listener import listen
 
@@ -87,3 +89,23 @@ def test_one_that_stopped_takes_no_more_and_the_others_go_on(tmp_path: Path) -> 
         for client in clients:
             client.close()
         assert (len(found[0].connections), len(found[1].connections)) == (0, 6)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_that_fails_leaves_connections_to_others(tmp_path: Path) -> None:
+    taken = threading.Event()
+
+    def fail(connection: socket.socket) -> None:
+        connection.close()
+        taken.set()
+        raise RuntimeError
+
+    file = tmp_path / "connections"
+    with listen("127.0.0.1", 0) as listener:
+        acceptor = Acceptor(listener, Shares(file, 1, 1), held=lambda: 0, take=fail)
+        acceptor.start()
+        (client,) = connect(listener, 1)
+        with client:
+            assert taken.wait(DEADLINE_SECONDS)
+        acceptor.stop()
+    assert struct.unpack("i", file.read_bytes()) == (TAKES_NONE,)

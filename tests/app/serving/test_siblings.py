@@ -1,11 +1,14 @@
 """Processes of one host that ask each other: here several in one, over real local sockets."""
 
+import socket
 import threading
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.serving.siblings import Place, Siblings
+from tests.processes.processes import wait_until
 
 
 def test_one_that_is_alone_asks_nobody_and_opens_nothing() -> None:
@@ -59,6 +62,38 @@ def test_a_look_whether_somebody_is_there_is_no_failure(tmp_path: Path, caplog: 
     finally:
         here.stop()
     assert caplog.records == []
+
+
+def test_a_want_of_descriptors_ends_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    place = Place(tmp_path, 1, 2)
+    here = Siblings(place)
+    here.start({"who": lambda: b"first"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        with capture_logs() as logs, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(10)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # those that are open stay so
+            line.connect(str(tmp_path / "1.sock"))
+            line.sendall(b"who")
+            wait_until(lambda: bool(logs), "it was not let in", 10)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+            assert line.recv(64) == b"first"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        here.stop()
+
+
+def test_an_answer_that_cannot_be_given_for_want_of_a_file_is_told_of(tmp_path: Path) -> None:
+    asker, other = (Siblings(Place(tmp_path, number, 2)) for number in (1, 2))
+    other.start({"read": (tmp_path / "missing").read_bytes})
+    try:
+        with capture_logs() as logs:
+            assert asker.ask("read") == {2: b""}
+        assert [one["event"] for one in logs] == ["sibling not answered"]
+    finally:
+        other.stop()
 
 
 def test_a_place_is_taken_over_from_one_that_died(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from app.storage import learning_figures
 from app.storage.learning_figures import Done, LearningFigures
-from app.storage.tables import Verdict
+from app.storage.tables import Update, UpdateState, Verdict
 from tests.app.storage.stores import Stores, sample
 
 
@@ -38,6 +39,23 @@ def test_an_update_that_ends_after_a_later_one_is_counted_too(stores: Stores, mo
     stores.queue.commit(claim, stores.outcome(claim))
 
     assert list(figures.updates().values()) == [1]
+
+
+def test_an_update_below_those_that_are_counted_counts_none_of_them_twice(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_figures, "SETTLED", timedelta(0))
+    model = stores.create(trigger={"samples": 1}).model
+    figures = LearningFigures(stores.database)
+    for number in range(2):
+        stores.post(model, sample(number))
+        stores.learn(model)
+    assert sum(figures.updates().values()) == 2
+
+    with stores.database.sessions() as session, session.begin():  # as one whose transaction took longer than any should
+        session.execute(update(Update).where(Update.id == 1).values(state=UpdateState.RUNNING))
+
+    assert sum(figures.updates().values()) == 2
 
 
 def test_the_ages_of_a_versions_labels_are_told(stores: Stores) -> None:

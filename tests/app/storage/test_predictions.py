@@ -29,6 +29,30 @@ def test_a_prediction_is_found_with_its_input(stores: Stores) -> None:
     assert log.content(model.id, record.id) == b"input"
 
 
+def test_an_empty_input_is_kept_as_one(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    alone, first, last = (made(model.id, content=content) for content in (b"", b"", b"input"))
+    log.write([alone])
+    log.write([first, last])
+
+    assert [log.content(model.id, one.id) for one in (alone, first, last)] == [b"", b"", b"input"]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_no_numbers_are_kept_as_null_and_spoil_no_neighbour(stores: Stores, score: float) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    odd, good = made(model.id)._replace(score=score, top=[("a", score), ("b", 0.5)]), made(model.id)
+
+    log.write([odd, good])
+
+    row = log.get(model.id, odd.id)
+    assert (row.label, row.score) == ("a", None)
+    assert row.top == [{"label": "a", "score": None}, {"label": "b", "score": 0.5}]
+    assert log.get(model.id, good.id).score == 0.9
+
+
 def test_old_predictions_go_and_are_known_to_be_gone(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
@@ -83,3 +107,11 @@ def test_an_id_that_is_old_enough_is_not_waited_for(stores: Stores) -> None:
     log = PredictionLog(stores.database, patience_seconds=30)
     with pytest.raises(UnknownPrediction):
         log.get(model.id, made(model.id, timedelta(seconds=40)).id)
+
+
+@pytest.mark.timeout(20)
+def test_an_id_of_the_future_is_not_waited_for(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database, patience_seconds=3600)
+    with pytest.raises(UnknownPrediction):
+        log.get(model.id, made(model.id, timedelta(seconds=-60)).id)
