@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from app.errors import Corrupt
+from app.errors import Corrupt, InvalidItem
 from app.log import get_logger
 from app.networks.serialization import Pause, go_on
 from app.networks.spec import NetworkSpec
@@ -65,7 +65,10 @@ def require_answers(predictor: Predictor, items: Sequence[Tensor]) -> None:
         if features.shape[0] != len(items) or not bool(torch.isfinite(features).all()):
             raise Corrupt(what, "its golden features are not finite, one row an item")
         return
-    answers = predictor.predict(items, len(predictor.labels))
+    try:
+        answers = predictor.predict(items, len(predictor.labels))
+    except InvalidItem as error:  # not a number: there is nothing wrong with the item, which is ours
+        raise Corrupt(what, f"its golden answer is not finite: {error.detail}") from error
     found = [len(answer.top) for answer in answers]
     if found != [len(predictor.labels)] * len(items):
         raise Corrupt(what, f"its golden answer scores {found} labels, expected {len(predictor.labels)} for each item")
