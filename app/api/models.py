@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, in_body, read_json
+from app.api.convergence import converged
 from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
 from app.api.openapi import problems
@@ -25,8 +26,6 @@ from app.storage.tables import Model
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 _INPUT: TypeAdapter[ImageInput | FeaturesInput] = TypeAdapter(Input)
-
-SERVED_SECONDS = 5.0  # how long the answer to a creation waits until the model can be asked
 
 
 @router.post(
@@ -103,7 +102,7 @@ def _create(parts: Parts, asked: ModelRequest, actor: str) -> ModelAnswer:
     except NotFound as error:  # the base weights; the address itself exists
         raise InvalidNetwork(str(error)) from error
     live = parts.registry.create(new, actor)
-    parts.refresher.wait_for(live.model.id, live.epoch, SERVED_SECONDS)
+    converged(parts, live.model.id, live.epoch)  # or who asks at once might ask a server that does not know it yet
     return shown_model(parts, live.model)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from app.api.body import described, read_json
+from app.api.convergence import converged
 from app.api.deps import Parts, Wired
 from app.api.key_cache import Scope
 from app.api.openapi import problems
@@ -25,9 +26,6 @@ from app.storage.servers import ServingState
 from app.storage.settling import Fate
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["versions"])
-
-SERVERS_SECONDS = 5.0
-LOOK_SECONDS = 0.05
 
 
 @router.get(
@@ -110,21 +108,12 @@ async def roll_back(request: Request, model: ModelPath, parts: Wired, caller: Ca
 
 
 def _converged(parts: Parts, moved: Moved, started: float) -> MoveAnswer:
-    """Wait until every fresh server reports the move's epoch, or 5 s."""
-    parts.siblings.tell("look")
-    parts.refresher.wait_for(moved.model.id, moved.epoch, SERVERS_SECONDS)
-    deadline = started + SERVERS_SECONDS
-    while True:
-        states = parts.roster.fresh(moved.model.id)
-        behind = [state for state in states if state.epoch < moved.epoch]
-        if not behind or time.monotonic() >= deadline:
-            break
-        time.sleep(LOOK_SECONDS)
+    servers = converged(parts, moved.model.id, moved.epoch)
     return MoveAnswer(
         live=moved.live.number,
         previous=moved.previous.number,
-        servers=[_server(state) for state in states if state not in behind],
-        stragglers=[_server(state) for state in behind],
+        servers=[_server(state) for state in servers.there],
+        stragglers=[_server(state) for state in servers.behind],
         samples=moved.samples,
         took_ms=round((time.monotonic() - started) * 1000),
     )

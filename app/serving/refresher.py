@@ -181,6 +181,7 @@ class Refresher:
         served = live.current
         if served is not None and served.predictor is predictor:  # else a newer one came meanwhile
             self._quietly("settle", lambda: self._loader.settle(predictor))
+            give_back()  # what the trial used
 
     def _failed(self, live: LiveModel, one: Assigned, attempt: LoadAttempt, error: Exception) -> None:
         with self._state:

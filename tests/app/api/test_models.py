@@ -146,7 +146,7 @@ def test_the_first_version_has_nothing_to_roll_back_to(service: Any) -> None:
 
 
 def test_a_server_that_does_not_follow_is_a_straggler(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.versions.SERVERS_SECONDS", 0.2)
+    monkeypatch.setattr("app.api.convergence.SERVERS_SECONDS", 0.2)
     service.create()
     service.publish("iris", winner=0)
     other = service.parts.roster.arrive("elsewhere", 4711)
