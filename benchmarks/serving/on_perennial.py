@@ -18,6 +18,9 @@ INPUT = {
     "mlp": {"kind": "features", "size": 784},
 }
 PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 0.5
+QUIET_SHARE = 0.3  # of a core
+QUIET_LOOKS = 3  # in a row
 
 
 def perennial(processes: int):  # type: ignore[no-untyped-def]
@@ -58,6 +61,24 @@ def set_up(trial: Trial) -> None:
         "labels": [str(label) for label in range(10)],
     }
     post(trial, "/v1/models", body)
+    _wait_settled(trial)
+
+
+def _wait_settled(trial: Trial) -> None:
+    """Wait until the server rests: once a version is served, it tries beside it how to run it soonest."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    before, quiet = _processor_seconds(trial), 0
+    while quiet < QUIET_LOOKS and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        now = _processor_seconds(trial)
+        quiet = quiet + 1 if now - before < QUIET_SHARE * LOOK_SECONDS else 0
+        before = now
+
+
+def _processor_seconds(trial: Trial) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{trial.port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("process_cpu_seconds_total"))
 
 
 def post(trial: Trial, path: str, body: object) -> bytes:

@@ -174,12 +174,12 @@ def written(run: Run, plan: Plan, rounds: int, place: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s, no calibration")
+    parser.add_argument("--quick", action="store_true", help="one round (or --rounds) of 2 s, no calibration")
     parser.add_argument("--only", action="append", type=str.lower, metavar="NAME", help="systems whose names begin so")
     parser.add_argument("--model", action="append", choices=MODELS)
     parser.add_argument("--dtype", action="append", choices=["fp32", "bf16"])
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--calibrate", action="store_true", help="compare the settings anew")
     parser.add_argument("--no-limits", action="store_true")
@@ -188,7 +188,8 @@ def main() -> int:
     console = Console(stderr=True, soft_wrap=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a server under way is ended too
     if arguments.quick:
-        arguments.rounds, arguments.seconds = 1, 2.0
+        arguments.seconds = 2.0
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
     plan = Plan(arguments.clients, arguments.seconds, 1.0 if arguments.quick else 2.0)
     wanted = list(rows(arguments, console))
     kinds = sorted({(row.model, row.dtype) for row in wanted})
