@@ -21,23 +21,25 @@ Convolution = Callable[[nn.Conv2d, list[int], bool], nn.Module]
 """Makes what stands in a convolution's place, from it, its input's shape, and whether a ReLU follows."""
 
 
-def packed(network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
+def packed(
+    network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float32, *, batch: int | None = None
+) -> nn.Module:
     """Give the network with weights in oneDNN's own layout; the soonest for one input, and in bfloat16 for any.
 
-    `inputs` is a batch of the size that it is to be soonest for. Raises what running a network made for something
-    else raises.
+    It is to be soonest for batches of `batch`, or of as many as `inputs` holds, which are only run. Raises what
+    running a network made for something else raises.
     """
     own = copy.deepcopy(network).to(dtype) if dtype != torch.float32 else _shared_copy(network)
     inputs = inputs.to(dtype)
-    return Cast(_rewritten(own, inputs, _Packed), dtype)
+    return Cast(_rewritten(own, inputs, _Packed, batch or len(inputs)), dtype)
 
 
-def blocked(network: nn.Module, inputs: Tensor) -> nn.Module:
+def blocked(network: nn.Module, inputs: Tensor, *, batch: int | None = None) -> nn.Module:
     """Give the network with all that it passes on in oneDNN's own layout, too; the soonest for many inputs.
 
     A network with any step that cannot take that layout raises when it is run.
     """
-    return _InBlocks(_rewritten(_shared_copy(network), inputs, _Blocked))
+    return _InBlocks(_rewritten(_shared_copy(network), inputs, _Blocked, batch or len(inputs)))
 
 
 class _Packed(nn.Module):
@@ -129,7 +131,7 @@ class _Call:
 
 
 @torch.no_grad()
-def _rewritten(network: nn.Module, inputs: Tensor, make: Convolution) -> nn.Module:
+def _rewritten(network: nn.Module, inputs: Tensor, make: Convolution, batch: int) -> nn.Module:
     """Put what `make` makes in the place of each convolution that runs once, with the layers that follow it alone."""
     calls = _calls(network, inputs)
     times = Counter(call.name for call in calls)
@@ -143,7 +145,7 @@ def _rewritten(network: nn.Module, inputs: Tensor, make: Convolution) -> nn.Modu
             convolution = fuse_conv_bn_eval(convolution, norm.module)  # type: ignore[arg-type]  # it is one
             last = norm
         relu = _follower(calls, last, times, nn.ReLU)
-        network.set_submodule(call.name, make(convolution, list(call.given.shape), relu is not None))
+        network.set_submodule(call.name, make(convolution, [batch, *call.given.shape[1:]], relu is not None))
         for replaced in (norm, relu):
             if replaced is not None:
                 network.set_submodule(replaced.name, nn.Identity())

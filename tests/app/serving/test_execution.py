@@ -81,10 +81,10 @@ def test_vectors_of_numbers_run_as_they_are() -> None:
 
 
 def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(asked: nn.Module, *_: object) -> nn.Module:
+    def wrong(asked: nn.Module, *_: object, **__: object) -> nn.Module:
         return nn.Sequential(asked, nn.Threshold(1e9, 0.5))
 
-    def failing(*_: object) -> nn.Module:
+    def failing(*_: object, **__: object) -> nn.Module:
         raise RuntimeError("not on this processor")
 
     monkeypatch.setattr(execution, "packed", wrong)
