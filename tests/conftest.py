@@ -1,6 +1,7 @@
 """What every test shares: one torch thread, a real SQLite file and a real PostgreSQL."""
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ from app.storage.database import Database
 from app.storage.migrate import upgrade
 
 torch.set_num_threads(1)  # the machines have two cores, and tests start processes
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """What a test draws depends on the test alone, not on which tests ran before it in the same process."""
+    torch.manual_seed(int(os.environ.get("PERENNIAL_TEST_SEED", "0")))
 
 
 @pytest.fixture(autouse=True)

@@ -163,7 +163,9 @@ def test_rows_that_came_later_are_free_of_every_penalty(penalty: str) -> None:
     with torch.no_grad():
         larger.head.weight[2:] += 100.0
     x = torch.randn(4, INPUTS)
-    assert penalise(Step(x, torch.zeros(4, dtype=torch.int64), larger(x))).item() == 0.0
+    # A head of four rows may round otherwise than one of two.
+    free = penalise(Step(x, torch.zeros(4, dtype=torch.int64), larger(x))).item()
+    assert free == pytest.approx(0.0, abs=1e-5)
 
 
 @EACH
