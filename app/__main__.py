@@ -2,8 +2,11 @@
 
 import sys
 
-from app.main import run
+from app.openmp import begin_with_one_thread
 from app.settings import Settings
 
 if __name__ == "__main__":
+    begin_with_one_thread()
+    from app.main import run  # loads torch
+
     sys.exit(run(Settings()))

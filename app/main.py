@@ -46,6 +46,7 @@ from app.serving.refresher import Refresher
 from app.serving.siblings import Place, Siblings
 from app.serving.tidying import Tidying
 from app.serving.timer import Timer
+from app.serving.width import widening
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.events import EventLog
@@ -60,6 +61,7 @@ from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.servers import ServerRoster
 from app.storage.weights import WeightStore
+from app.traffic import Traffic
 
 log = get_logger(__name__)
 
@@ -93,6 +95,8 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
         observe=metrics.batch,
+        tell=Traffic(settings.data_dir).tell,
+        widen=widening(settings.server_threads, _inference_threads(settings) * settings.server_threads),
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     pace = Pace(lambda: batcher.inflight > 0)

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     worker_nice: int = Field(
         default=10, ge=0, le=19, description="How far the worker steps back beside other processes under `nice`."
     )
+    worker_rest: float = Field(
+        default=1.6,
+        ge=0,
+        description="How long the worker rests at most while predictions are computed beside it, times its work.",
+    )
     poll_seconds: float = Field(default=0.25, gt=0, le=60, description="How often servers and workers look for news.")
     lease_seconds: float = Field(
         default=30, gt=0, description="How long an update outlives the last sign of its worker."

@@ -25,7 +25,9 @@ from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
 from app.storage.retention import Retention
 from app.storage.weights import WeightStore
+from app.traffic import Traffic
 from worker.attempt import Stores
+from worker.courtesy import Courtesy
 from worker.loop import Loop, Pace
 from worker.priority import step_back
 from worker.update import Updater
@@ -84,6 +86,7 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
         lease_seconds=settings.lease_seconds,
         stopping=stop.is_set,
         kill_point=kill_point,
+        courtesy=Courtesy(Traffic(settings.data_dir), most=settings.worker_rest) if device.type == "cpu" else None,
     )
     retention = Retention(database, weights)
     predictions = PredictionLog(database)

@@ -16,6 +16,7 @@ from app.storage.claims import Claim
 from app.storage.killpoint import KillPoint
 from app.storage.tables import Lane, Version
 from worker.attempt import Attempt, Stores
+from worker.courtesy import Courtesy
 from worker.decoding import Decoder
 from worker.family_lane import FamilyLane
 from worker.fast import FastLane
@@ -41,6 +42,7 @@ class Updater:
         lease_seconds: float,
         stopping: Callable[[], bool] = lambda: False,
         kill_point: KillPoint | None = None,
+        courtesy: Courtesy | None = None,
     ) -> None:
         self._stores = stores
         self._loader = loader
@@ -48,6 +50,7 @@ class Updater:
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._kill_point = kill_point or KillPoint()
+        self._courtesy = courtesy or Courtesy()
         decoder = Decoder(stores.line.contents)
         source = FeatureSource(stores.features, decoder)
         sums = SumsOfTheLine()
@@ -70,12 +73,13 @@ class Updater:
                 self._device,
                 self._kill_point,
                 claim,
-                should_stop=lambda: heartbeat.lost.is_set() or self._stopping(),
+                should_stop=lambda: self._should_stop(heartbeat),
                 give_way=give_way,
                 lease_seconds=self._lease_seconds,
             )
             try:
-                version = self._version(attempt)
+                with self._courtesy:
+                    version = self._version(attempt)
             except LearningStopped:
                 if heartbeat.lost.is_set():
                     raise LeaseLost(claim.update_id) from None
@@ -92,6 +96,10 @@ class Updater:
             verdict=version.verdict,
             reason=version.reason,
         )
+
+    def _should_stop(self, heartbeat: Heartbeat) -> bool:
+        self._courtesy.look()
+        return heartbeat.lost.is_set() or self._stopping()
 
     def _version(self, attempt: Attempt) -> Version:
         if not Recipe.model_validate(attempt.claim.model.recipe).closed_form:

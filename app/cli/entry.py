@@ -13,6 +13,7 @@ from app.cli import local, processes, remote
 from app.cli.importing.command import import_set
 from app.cli.printing import say
 from app.errors import PerennialError
+from app.openmp import begin_with_one_thread
 
 COMMANDS = typer.Typer(
     name="perennial",
@@ -47,6 +48,7 @@ COMMANDS.command("import")(import_set)
 
 def main() -> None:
     """Run one command; what goes wrong on purpose is told in words, never as a traceback."""
+    begin_with_one_thread()
     try:
         COMMANDS()
     except PerennialError as error:

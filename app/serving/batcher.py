@@ -20,6 +20,7 @@ from app.log import get_logger
 from app.serving import forward_pass
 from app.serving.ask import Answering, Ask, Part
 from app.serving.batch_report import BatchReport
+from app.serving.crew import Crew
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
 
@@ -46,48 +47,48 @@ class Batcher:
         inflight_limit: int = 256,
         batching: Batching | None = None,
         observe: Callable[[BatchReport], None] = lambda _: None,
+        tell: Callable[[int], None] = lambda _: None,
+        widen: Callable[[], None] | None = None,
     ) -> None:
-        """`observe` is called on the event loop once for each batch."""
+        """On the event loop `observe` is called once for each batch, `tell` with the requests in work at each change.
+
+        `widen` gives the thread that calls it all cores: one more thread does, for requests that come alone.
+        """
         self._request_seconds = request_seconds
         self._inflight_limit = inflight_limit
         self._batching = batching or Batching()
         self._observe = observe
+        self._tell = tell
         self._queues: dict[str, ModelQueue] = {}
-        self._turn: list[ModelQueue] = []  # whose turn it is, first; touched under the lock
-        self._changed = threading.Condition()
-        self._idle = 0  # threads that wait for a batch
-        self._stopping = False
+        self._crew = Crew(threads, self._run, widen)
         self._undecoded: SimpleQueue[tuple[Part[Any], ModelQueue] | None] = SimpleQueue()
         self._due_now: set[str] = set()  # queues that the event loop answers in its next turn
         self.inflight = 0  # requests; on the event loop only
-        self._threads = [
-            *(threading.Thread(target=self._run, name=f"inference-{n}", daemon=True) for n in range(threads)),
-            *(threading.Thread(target=self._decode, name=f"decode-{n}", daemon=True) for n in range(decoding_threads)),
+        self._decoders = [
+            threading.Thread(target=self._decode, name=f"decode-{n}", daemon=True) for n in range(decoding_threads)
         ]
-        self._decoders = decoding_threads
 
     def start(self) -> None:
-        for thread in self._threads:
+        self._crew.start()
+        for thread in self._decoders:
             thread.start()
 
     def stop(self) -> None:
         """End the threads when all that waits is answered."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for _ in range(self._decoders):
+        for _ in self._decoders:
             self._undecoded.put(None)
-        for thread in self._threads:
+        for thread in self._decoders:
             if thread.is_alive():
                 thread.join(timeout=30)
+        self._crew.stop()
 
     def configure(self, name: str, batching: Batching) -> None:
         """Join that model's requests in another way from the next batch on."""
         queue = self._queue(name)
         if queue.batching != batching:
-            with self._changed:
+            with self._crew.lock:
                 queue.batching = batching
-                self._changed.notify_all()
+                self._crew.wake_all()
 
     def require_room(self, name: str) -> None:
         """Raise Overloaded when that model's queue is full: a look before a large body is read."""
@@ -114,17 +115,21 @@ class Batcher:
         ask = Ask(predictor, contents, top_k, arrived=now, deadline=now + self._request_seconds)
         watch = _Watch(ask, leaving, self._request_seconds)
         self.inflight += 1
+        if self.inflight > 1:
+            self._crew.note_meeting()
+        self._tell(self.inflight)
         queue.inflight += len(contents)
         try:
             self._put(ask, queue)
             return await ask.future
         finally:
             self.inflight -= 1
+            self._tell(self.inflight)
             queue.inflight -= len(contents)
             ask.left = True
             watch.stop()
             if ask.missing:
-                with self._changed:
+                with self._crew.lock:
                     queue.drop(ask)
 
     def _put(self, ask: Ask[Any], queue: ModelQueue) -> None:
@@ -135,15 +140,15 @@ class Batcher:
         size = self._in_a_turn(queue) if on_loop else queue.batching.max_items
         parts = [Part(ask, start, min(start + size, len(ask.contents))) for start in range(0, len(ask.contents), size)]
         if on_loop:
-            with self._changed:
+            with self._crew.lock:
                 for part in parts:
                     queue.put(part)
             self._answer_soon(queue)
-        elif ask.predictor.cheap or self._could_start(ask):
-            with self._changed:
+        elif ask.predictor.cheap or self._may_start(ask):
+            with self._crew.lock:
                 for part in parts:
                     queue.put(part)
-                self._changed.notify()
+                self._crew.wake()
         else:
             for part in parts:
                 self._undecoded.put((part, queue))
@@ -161,9 +166,9 @@ class Batcher:
         most = int((TURN_SECONDS - fixed) / each) if each else queue.batching.max_items
         return min(queue.batching.max_items, max(1, most))
 
-    def _could_start(self, ask: Ask[Any]) -> bool:
+    def _may_start(self, ask: Ask[Any]) -> bool:
         """Whether a thread would begin at once, so that decoding elsewhere first gains nothing."""
-        return len(ask.contents) == 1 and self._idle > 0 and not any(map(len, self._turn))
+        return len(ask.contents) == 1 and self._crew.free
 
     # On the event loop
 
@@ -174,7 +179,7 @@ class Batcher:
 
     def _answer_now(self, queue: ModelQueue) -> None:
         self._due_now.discard(queue.name)
-        with self._changed:
+        with self._crew.lock:
             batch = queue.take(self._in_a_turn(queue))
         if batch:
             self._finish(queue, self._answered(batch))
@@ -203,10 +208,11 @@ class Batcher:
     def _queue(self, name: str) -> ModelQueue:
         queue = self._queues.get(name)
         if queue is None:
-            with self._changed:
-                queue = self._queues.setdefault(name, ModelQueue(name, self._batching, self._inflight_limit))
-                if queue not in self._turn:
-                    self._turn.append(queue)
+            with self._crew.lock:
+                queue = self._queues.get(name)
+                if queue is None:
+                    queue = self._queues[name] = ModelQueue(name, self._batching, self._inflight_limit)
+                    self._crew.add(queue)
         return queue
 
     def _answered(self, batch: Sequence[Part[Any]]) -> Outcome:
@@ -219,34 +225,9 @@ class Batcher:
 
     # On threads
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                found = self._wait_for_batch()
-            if found is None:
-                return
-            queue, batch = found
-            loop = batch[0].ask.future.get_loop()
-            loop.call_soon_threadsafe(self._finish, queue, self._answered(batch))
-
-    def _wait_for_batch(self) -> tuple[ModelQueue, list[Part[Any]]] | None:
-        """Wait until a batch may start and take it out; None when all is answered and the Batcher ends."""
-        while True:
-            now = time.perf_counter()
-            next_due: float | None = None
-            for at, queue in enumerate(self._turn):
-                due = queue.due_at()
-                if due is None:
-                    continue
-                if due <= now or self._stopping:
-                    self._turn.append(self._turn.pop(at))  # the others come first next time
-                    return queue, queue.take()
-                next_due = due if next_due is None else min(next_due, due)
-            if next_due is None and self._stopping:
-                return None
-            self._idle += 1
-            self._changed.wait(None if next_due is None else next_due - now)
-            self._idle -= 1
+    def _run(self, queue: ModelQueue, batch: list[Part[Any]]) -> None:
+        loop = batch[0].ask.future.get_loop()
+        loop.call_soon_threadsafe(self._finish, queue, self._answered(batch))
 
     def _decode(self) -> None:
         while (found := self._undecoded.get()) is not None:
@@ -257,9 +238,9 @@ class Batcher:
             if failed:
                 part.ask.future.get_loop().call_soon_threadsafe(part.ask.fail, failed[0][1])
                 continue
-            with self._changed:
+            with self._crew.lock:
                 queue.put(part)
-                self._changed.notify()
+                self._crew.wake()
 
 
 class _Watch:

@@ -56,10 +56,18 @@ class Sums:
         pass
 
 
+USUAL: dict[str, Any] = {"threads": 1, "decoding_threads": 1, "request_seconds": 20.0}
+
+
+@pytest.fixture(autouse=True, params=["narrow", "wide"])
+def _with_and_without_a_wide_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "wide":
+        monkeypatch.setitem(USUAL, "widen", lambda: None)
+
+
 @contextmanager
 def running(**more: Any) -> Iterator[Batcher]:
-    made = {"threads": 1, "decoding_threads": 1, "request_seconds": 20.0, **more}
-    batcher = Batcher(**made)
+    batcher = Batcher(**{**USUAL, **more})
     batcher.start()
     try:
         yield batcher
@@ -77,14 +85,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def held_behind(batcher: Batcher, predictor: Sums, *others: Awaitable[Any]) -> list[Any]:
-    """Start `others` while a pass is held up, so that they gather; give what became of them."""
+async def held_behind(batcher: Batcher, predictor: Sums, *others: Awaitable[Any], each: int = 1) -> list[Any]:
+    """Start `others`, of `each` items, while a pass is held up, so that they gather; give what became of them."""
     predictor.gate.clear()
     predictor.began.clear()
     first = asyncio.ensure_future(batcher.answer(predictor, [b"0"]))
     await asyncio.to_thread(predictor.began.wait, 20)
     rest = [asyncio.ensure_future(other) for other in others]
-    await until(lambda: len(batcher._queue("sums")) >= len(rest))
+    await until(lambda: len(batcher._queue("sums")) >= each * len(rest))
     predictor.gate.set()
     await first
     return await asyncio.gather(*rest, return_exceptions=True)
@@ -95,7 +103,7 @@ def test_what_comes_while_a_pass_runs_shares_the_next_one_and_each_gets_its_own_
         sums = Sums()
         with running() as batcher:
             asks = [batcher.answer(sums, [f"{n}".encode(), f"{n},1".encode()]) for n in range(1, 6)]
-            answers = await held_behind(batcher, sums, *asks)
+            answers = await held_behind(batcher, sums, *asks, each=2)
         assert answers == [[(1, n), (1, n + 1)] for n in range(1, 6)]
         assert [len(one) for one in sums.passes] == [1, 10]
 
@@ -342,7 +350,7 @@ def test_each_pass_is_reported_once() -> None:
         sums = Sums()
         reports: list[BatchReport] = []
         with running(observe=reports.append) as batcher:
-            await held_behind(batcher, sums, *(batcher.answer(sums, [b"1", b"2"]) for _ in range(2)))
+            await held_behind(batcher, sums, *(batcher.answer(sums, [b"1", b"2"]) for _ in range(2)), each=2)
         assert [(one.model, one.items, one.requests) for one in reports] == [("sums", 1, 1), ("sums", 4, 2)]
         assert [len(one.queue_seconds) for one in reports] == [1, 2]
         assert all(second >= 0 for one in reports for second in one.queue_seconds)

@@ -1,0 +1,108 @@
+"""How the worker rests while predictions are computed beside it: between two operations, within a bound.
+
+Entered by the update around all that it computes. The scheduler takes the processor from the worker at once, but only
+the one that a prediction runs on: what the worker computes on the others still slows it down, since they share
+execution units, caches and memory. So it stops there too, and goes on in the gaps between predictions.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LOOK_SECONDS = 0.0003  # between two looks whether predictions are still in work
+
+
+class Traffic(Protocol):
+    """What the servers of this host say of themselves."""
+
+    @property
+    def in_work(self) -> int: ...
+
+    @property
+    def recent(self) -> bool: ...
+
+
+class NoTraffic:
+    """Nobody to be considerate of."""
+
+    in_work, recent = 0, False
+
+
+class Courtesy:
+    """Rests between the tensor operations of a `with` block, if there were predictions within the last second.
+
+    In all it rests at most `most` times as long as it works, in processor seconds, so that a host that is never
+    without predictions learns all the same.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic | None = None,
+        *,
+        most: float = 1.6,
+        worked: Callable[[], float] = time.thread_time,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """`worked` tells the calling thread's own processor seconds."""
+        self._traffic = traffic or NoTraffic()
+        self._most = most
+        self._worked = worked
+        self._clock = clock
+        self._sleep = sleep
+        self._since = 0.0
+        self._depth = 0  # an update may hold another one, of the fast lane
+        self._between: _Between | None = None
+        self.rested = 0.0
+
+    def __enter__(self) -> Self:
+        if self._depth == 0:
+            self._since, self.rested = self._worked(), 0.0
+        self._depth += 1
+        self.look()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._between is not None:
+            self._between.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+            self._between = None
+
+    def look(self) -> None:
+        """Rest if predictions are in work, and from now on before each operation too; called between two steps.
+
+        Stopping at each operation costs some microseconds apiece, so it only begins when there are predictions.
+        """
+        if self._between is None and self._most > 0 and self._traffic.recent:
+            self._between = _Between(self.rest)
+            self._between.__enter__()  # type: ignore[no-untyped-call]
+        self.rest()
+
+    def rest(self) -> None:
+        """Wait until no prediction is in work, or the bound is reached."""
+        if not self._traffic.in_work:
+            return
+        bound = self._most * (self._worked() - self._since)
+        while self.rested < bound and self._traffic.in_work:
+            begun = self._clock()
+            self._sleep(LOOK_SECONDS)
+            self.rested += self._clock() - begun
+
+
+class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls something before each tensor operation of this thread, those of the backward pass included."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._call = call
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self._call()
+        return func(*args, **(kwargs or {}))
