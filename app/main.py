@@ -3,7 +3,6 @@
 `create_app` is called by `run`, by the command line and by tests; it makes no thread and opens no socket.
 """
 
-import os
 import signal
 import socket
 import sys
@@ -46,7 +45,7 @@ from app.serving.refresher import Refresher
 from app.serving.siblings import Place, Siblings
 from app.serving.tidying import Tidying
 from app.serving.timer import Timer
-from app.serving.width import widening
+from app.serving.width import inference_threads, widening
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.events import EventLog
@@ -69,18 +68,18 @@ REAP_SECONDS = 5.0
 TIDY_SECONDS = 5.0
 PINNED_VERSIONS = 3
 WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
-INFERENCE_THREADS = 4  # at most; fewer where the cores are fewer than all processes' threads
 DECODING_THREADS = 2
 ASIDE_THREADS = 2
 
 
-def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
+def create_app(settings: Settings, place: Place | None = None) -> Application:
     """Compose the server. Raises InvalidSetting, or Unavailable where the database is not up to date.
 
     `place` is its own among the serving processes that share its port; None where it has the port to itself.
     """
     _require_safe_address(settings)
     torch.set_num_threads(settings.server_threads)
+    passes = inference_threads(settings.server_threads, settings.processes)
     kill_point = KillPoint(settings.kill_at)
     database = _open_database(settings)
     registry = ModelRegistry(database)
@@ -90,13 +89,13 @@ def create_app(settings: Settings, place: Place | None = None) -> FastAPI:
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
     metrics = Metrics()
     batcher = Batcher(
-        threads=_inference_threads(settings),
+        threads=passes,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
         observe=metrics.batch,
         tell=Traffic(settings.data_dir).tell,
-        widen=widening(settings.server_threads, _inference_threads(settings) * settings.server_threads),
+        widen=widening(settings.server_threads, passes * settings.server_threads),
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     pace = Pace(lambda: batcher.inflight > 0)
@@ -258,6 +257,7 @@ def run(settings: Settings, listener: socket.socket | None = None, place: Place 
         return 2
     config = uvicorn.Config(
         app,
+        http=app.protocol,  # type: ignore[arg-type]  # it is only called
         log_config=None,
         access_log=False,
         server_header=False,
@@ -279,12 +279,6 @@ def _sharing(config: uvicorn.Config, place: Place, parts: deps.Parts) -> Sharing
         parts.siblings.taking = True
 
     return SharingServer(config, place.shares(), ready=parts.refresher.wait_until_ready, taking=take)
-
-
-def _inference_threads(settings: Settings) -> int:
-    """Say how many batches run at a time: as many as there are cores for, shared among the serving processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(INFERENCE_THREADS, cores // (settings.server_threads * settings.processes)))
 
 
 def _first_key(settings: Settings) -> str | None:

@@ -1,9 +1,14 @@
 """The application as servers call it: the short way first, then FastAPI with all that is around it."""
 
+from asyncio import Protocol
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.express import Express
+from app.api.quick_http import QuickHttp
 
 
 class Application(FastAPI):
@@ -17,3 +22,9 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
         else:
             await self.express.answer(quick, scope, receive, send)
+
+    def protocol(self, *args: Any, **kwargs: Any) -> Protocol:
+        """Make what uvicorn serves one connection with."""
+        if self.express is None:
+            return HttpToolsProtocol(*args, **kwargs)
+        return QuickHttp(*args, express=self.express, **kwargs)

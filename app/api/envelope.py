@@ -29,11 +29,11 @@ ADDED = (
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def incident(scope: Scope, error: Exception) -> JSONResponse:
+def incident(path: str, error: Exception) -> JSONResponse:
     """Log an unforeseen error and give the answer that names it, without internals."""
     number = str(uuid.uuid4())
     known = isinstance(error, PerennialError)
-    log.error("request failed", incident=number, path=scope["path"], known=known, exc_info=error)
+    log.error("request failed", incident=number, path=path, known=known, exc_info=error)
     return problem(
         500,
         "Something went wrong here; the server's log has it under this incident.",
@@ -79,7 +79,7 @@ class Envelope:
         except Exception as error:  # the last line: whoever asked gets an answer without internals
             if started:
                 raise
-            answer = incident(scope, error)
+            answer = incident(scope["path"], error)
             await answer(scope, receive, send_with_headers)
 
     def _foreign(self, scope: Scope) -> bool:

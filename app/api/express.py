@@ -1,14 +1,14 @@
 """The short way for the one call that counts: POST predict with a known key and a small body, nothing else to decide.
 
-Pure ASGI, before everything: what the layers around the general way find out anew for each request (limits, headers,
-which of all routes, which dependencies, which exits to keep) is looked at here in one pass, and answered by the same
-function. Everything else goes the general way, which also describes this call: another body, a query, an unknown key,
-a foreign host, a strange name, a long or compressed body.
+Before everything, called by the protocol with a whole request or through ASGI: what the layers around the general way
+find out anew for each request (limits, headers, which of all routes, which dependencies, which exits to keep) is looked
+at here in one pass, and answered by the same function. Everything else goes the general way, which also describes this
+call: another body, a query, an unknown key, a foreign host, a strange name, a long or compressed body.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from fastapi.exceptions import RequestValidationError
@@ -29,7 +29,8 @@ from app.api.schemas.predict import PredictRequest
 from app.errors import DeadlineExceeded, PerennialError
 from app.recipe import MODEL_NAME
 
-_PATH = re.compile(rf"/v1/models/({MODEL_NAME.strip('^$')})/predict")
+_PATH = re.compile(rf"/v1/models/({MODEL_NAME.strip('^$')})/predict".encode())
+_DECIDING = {b"origin", b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"}
 _BEARER = b"Bearer "
 _JSON = b"application/json"
 
@@ -56,14 +57,18 @@ class Express:
         self._request_seconds = request_seconds
 
     def takes(self, scope: Scope) -> Quick | None:
-        """Say whether a request is for the short way."""
+        """Say whether a request that came through ASGI is for the short way."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"] or scope.get("root_path"):
             return None
-        found = _PATH.fullmatch(scope["path"])
+        return self.takes_post(scope["path"].encode(), scope["headers"])
+
+    def takes_post(self, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Quick | None:
+        """Say whether a POST is for the short way, by its target and its headers, which have lower-case names."""
+        found = _PATH.fullmatch(target)
         if found is None:
             return None
         key = kind = length = None
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"authorization":
                 if key is not None:
                     return None
@@ -77,32 +82,45 @@ class Express:
             elif name == b"host":
                 if self._hosts is not None and hostname(b"//" + value) not in self._hosts:
                     return None
-            elif name in {b"origin", b"content-encoding", b"transfer-encoding"}:
+            elif name in _DECIDING:
                 return None
         if kind is None or not (kind == _JSON or kind.startswith(b"image/")):
             return None
         if length is None or not length.isdigit() or int(length[:20]) > SMALL_BYTES:
             return None
-        return Quick(found[1], kind) if self._may_predict(key) else None
+        return Quick(found[1].decode(), kind) if self._may_predict(key) else None
 
     async def answer(self, quick: Quick, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that was taken."""
-        answer: Response
-        try:
-            answer = await predict.answer(
-                self._parts, quick.model, lambda: self._asked(quick, receive), lambda: _gone(receive)
-            )
-        except PerennialError as error:
-            answer = problem_of(error)
-        except RequestValidationError as error:
-            answer = invalid_request(error)
-        except Left:
+        """Answer a request that was taken and comes through ASGI."""
+        answer = await self.respond(quick, lambda: self._body(receive), lambda: _gone(receive))
+        if answer is None:
             return
-        except Exception as error:  # noqa: BLE001  the last line, as the envelope is for the general way
-            answer = incident(scope, error)
         headers = [*answer.raw_headers, *ADDED]
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    async def respond(
+        self, quick: Quick, body: Callable[[], Awaitable[bytes]], leaving: Callable[[], Awaitable[object]]
+    ) -> Response | None:
+        """Answer a request that was taken, whatever happens; None if its client left before it was whole.
+
+        `body` reads it, `leaving` ends when the client has gone. Headers that every answer has are not among the
+        answer's.
+        """
+
+        async def asking() -> Asked:
+            return _asked(quick, await body())
+
+        try:
+            return await predict.answer(self._parts, quick.model, asking, leaving)
+        except PerennialError as error:
+            return problem_of(error)
+        except RequestValidationError as error:
+            return invalid_request(error)
+        except Left:
+            return None
+        except Exception as error:  # noqa: BLE001  the last line, as the envelope is for the general way
+            return incident(f"/v1/models/{quick.model}/predict", error)
 
     def _may_predict(self, sent: bytes | None) -> bool:
         if not self._parts.auth:
@@ -111,12 +129,6 @@ class Express:
             return False
         caller = self._parts.key_cache.known(sent[len(_BEARER) :].decode("latin-1"))
         return caller is not None and RANK[caller.scope] >= RANK[KeyScope.PREDICT]
-
-    async def _asked(self, quick: Quick, receive: Receive) -> Asked:
-        body = await self._body(receive)
-        if quick.kind != _JSON:
-            return Asked([Payload("image", body)])
-        return quickly_read(body) or from_json(parse_json(body, PredictRequest))
 
     async def _body(self, receive: Receive) -> bytes:
         """Read the body; the server holds it to the length that the headers gave, which is small."""
@@ -129,6 +141,12 @@ class Express:
         except TimeoutError:
             raise DeadlineExceeded(self._request_seconds) from None
         return body
+
+
+def _asked(quick: Quick, body: bytes) -> Asked:
+    if quick.kind != _JSON:
+        return Asked([Payload("image", body)])
+    return quickly_read(body) or from_json(parse_json(body, PredictRequest))
 
 
 def _piece(message: Message) -> tuple[bytes, bool]:

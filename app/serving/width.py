@@ -1,6 +1,7 @@
-"""How a thread gets more cores than the others: OpenMP's number of threads is each thread's own.
+"""How many batches run at a time, and how a thread gets more cores than the others.
 
-Made by the composition root, called by the thread that runs what comes alone. Knows nothing of batches.
+Asked by the composition root; what it makes is called by the thread that runs what comes alone. Knows nothing of
+batches.
 """
 
 import os
@@ -17,6 +18,15 @@ longer spin while they wait for one another but sleep, at each layer: a pass of 
 5.1 ms instead of 2.6, and 3.9 with one. Whatever runs before anybody has told torch how many threads it may use
 (imports, threads of other libraries) makes such a team, unless the process began with one thread each.
 """
+
+
+INFERENCE_THREADS = 4  # at most
+
+
+def inference_threads(torch_threads: int, processes: int) -> int:
+    """Say how many batches run at a time: as many as there are cores for, shared among the serving processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(INFERENCE_THREADS, cores // (torch_threads * processes)))
 
 
 def widening(threads: int, all_threads: int) -> Callable[[], None] | None:

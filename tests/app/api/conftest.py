@@ -187,7 +187,14 @@ def service(start: Callable[..., Service]) -> Service:
 @contextmanager
 def listening(service: Service, portal: anyio.from_thread.BlockingPortal) -> Iterator[str]:
     """Put a real socket before a running service for the block: its `host:port`."""
-    config = uvicorn.Config(service.app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        service.app,
+        http=service.app.protocol,  # type: ignore[arg-type]
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     with listen("127.0.0.1", 0) as listener:
         serving = portal.start_task_soon(server.serve, [listener])

@@ -1,0 +1,197 @@
+"""The short way at the protocol: the answers of the general way, whatever pieces a request comes in."""
+
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api.quick_http import QuickHttp
+from tests.app.api.conftest import ADMIN_KEY
+
+PATH = "/v1/models/iris/predict"
+GOOD = json.dumps({"inputs": [{"features": [1, 2, 3, 4]}], "top_k": 2}).encode()
+
+
+def request(body: bytes = GOOD, path: str = PATH, version: str = "1.1", **headers: str) -> bytes:
+    fields = {
+        "Host": "127.0.0.1",
+        "Authorization": f"Bearer {ADMIN_KEY}",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
+    return f"POST {path} HTTP/{version}\r\n{head}\r\n".encode() + body
+
+
+class Line:
+    """A connection that is written to by hand."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.split(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._file = self._socket.makefile("rb")
+
+    def send(self, *pieces: bytes) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            self._socket.sendall(piece)
+
+    def answer(self) -> tuple[int, dict[str, str], Any]:
+        status = int(self._file.readline().split()[1])
+        headers = {}
+        while line := self._file.readline().strip():
+            name, _, value = line.partition(b": ")
+            headers[name.decode()] = value.decode()
+        return status, headers, json.loads(self._file.read(int(headers["content-length"])))
+
+    def ended(self) -> bool:
+        return self._file.read(1) == b""
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that went the short way at the protocol."""
+    seen = []
+    answer = QuickHttp._answer
+
+    async def noting(self: QuickHttp, quick: Any, body: bytes, cycle: Any) -> None:
+        seen.append(body)
+        await answer(self, quick, body, cycle)
+
+    monkeypatch.setattr(QuickHttp, "_answer", noting)
+    return seen
+
+
+@pytest.fixture
+def line(service: Any, address: str) -> Any:
+    service.create()
+    line = Line(address)
+    yield line
+    line.close()
+
+
+def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
+    predictions = [{**one, "prediction_id": ""} for one in answer["predictions"]]
+    return {**answer, "predictions": predictions}
+
+
+def test_the_answer_is_that_of_the_general_way_to_the_header(service: Any, line: Line, quick: list[bytes]) -> None:
+    line.send(request())
+    status, headers, answer = line.answer()
+    assert status == 200
+    assert quick == [GOOD]
+
+    line.send(request(path=f"{PATH}?version=1"))
+    general_status, general_headers, general = line.answer()
+    assert quick == [GOOD], "a query goes the general way"
+    assert general_status == 200
+    assert without_ids(answer) == without_ids(general)
+    assert {**headers, "date": ""} == {**general_headers, "date": ""}
+    assert service.get(f"/v1/models/iris/predictions/{answer['predictions'][0]['prediction_id']}").status_code == 200
+
+
+def test_many_requests_follow_one_another_on_a_connection(line: Line, quick: list[bytes]) -> None:
+    for _ in range(20):
+        line.send(request())
+        assert line.answer()[0] == 200
+    assert len(quick) == 20
+
+
+def test_a_request_in_pieces_goes_the_general_way(line: Line, quick: list[bytes]) -> None:
+    whole = request()
+    head = whole.index(b"\r\n\r\n") + 4
+    # A reader may find several pieces joined, but not the last byte before it was sent after an answer.
+    line.send(whole[:head])
+    line.send(request()[head : head + 10], whole[head + 10 : -1])
+    line.send(whole[-1:])
+    status, _, answer = line.answer()
+    assert status == 200
+    assert answer["version"] == 1
+    line.send(request())
+    assert line.answer()[0] == 200
+    assert quick[-1:] == [GOOD]
+
+
+def test_requests_sent_ahead_of_answers_are_answered_in_their_order(line: Line) -> None:
+    bodies = [json.dumps({"inputs": [{"features": [n, n, n, n]}], "top_k": n}).encode() for n in (1, 2, 3)]
+    line.send(b"".join(map(request, bodies)))
+    assert [len(line.answer()[2]["predictions"][0]["top"]) for _ in bodies] == [1, 2, 3]
+
+
+def test_half_a_request_behind_a_whole_one_waits_for_the_rest(line: Line) -> None:
+    second = request()
+    line.send(request() + second[:50])
+    assert line.answer()[0] == 200
+    line.send(second[50:])
+    assert line.answer()[0] == 200
+
+
+@pytest.mark.parametrize(("more", "quickly"), [({"Connection": "close"}, 1), ({"version": "1.0"}, 0)])
+def test_a_connection_ends_where_the_client_wants_it(
+    line: Line, quick: list[bytes], more: dict[str, str], quickly: int
+) -> None:
+    line.send(request(**more))
+    status, headers, _ = line.answer()
+    assert status == 200
+    assert headers["connection"] == "close"
+    assert line.ended()
+    assert len(quick) == quickly
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        (b'{"inputs": [{"features": [1, 2, 3]}]}', {}),
+        (b'{"inputs": []}', {}),
+        (b"{", {}),
+        (b"\xff", {}),
+        (GOOD, {"path": "/v1/models/nobody/predict"}),
+        (GOOD, {"Authorization": "Bearer unknown"}),
+        (GOOD, {"Authorization": ""}),
+        (GOOD, {"Content_Type": "text/plain"}),
+        (GOOD, {"Host": "elsewhere.example"}),
+        (b"no picture", {"Content_Type": "image/png"}),
+    ],
+)
+def test_what_is_wrong_is_told_in_the_same_words(service: Any, line: Line, body: bytes, more: dict[str, str]) -> None:
+    line.send(request(body, **more))
+    status, headers, told = line.answer()
+    assert status >= 400
+
+    head = request(body, **more).split(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    fields = dict(one.split(": ", 1) for one in head)
+    general: httpx.Response = service.ask("POST", more.get("path", PATH) + "?", key=None, headers=fields, content=body)
+    assert (status, told) == (general.status_code, general.json())
+    assert headers["content-type"] == general.headers["content-type"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_is_unforeseen_is_told_without_internals(
+    service: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ArithmeticError("secret")
+
+    monkeypatch.setattr(service.parts.writer, "write", broken)
+    line.send(request())
+    status, _, told = line.answer()
+    assert status == 500
+    assert "secret" not in json.dumps(told)
+
+
+def test_a_client_that_leaves_meanwhile_harms_nobody(service: Any, address: str, line: Line) -> None:
+    service.join("iris", window_ms=200, max_items=64)
+    leaving = Line(address)
+    leaving.send(request())
+    line.send(request())
+    leaving.close()
+    assert line.answer()[0] == 200
+    line.send(request())
+    assert line.answer()[0] == 200
