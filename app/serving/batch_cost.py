@@ -4,6 +4,11 @@ Kept by the Batcher, one for each model; tells a refused client when to come bac
 that a thread of their own would cost more than they do.
 """
 
+SELDOM = 16
+"""Of as many batches that are over in a blink one is measured, once the cost is known."""
+
+KNOWN = 64  # batches
+
 FADING = 0.98
 """Weight of all that was seen before beside the newest batch: the fit follows some fifty batches."""
 
@@ -18,6 +23,12 @@ class BatchCost:
         self._items_items = 0.0
         self._items_seconds = 0.0
         self.batches = 0
+        self._asked = 0
+
+    def is_due(self) -> bool:
+        """Say whether to measure the next batch of a model whose batches cost little more than the measuring."""
+        self._asked += 1
+        return self.batches < KNOWN or self._asked % SELDOM == 0
 
     def note(self, items: int, seconds: float) -> None:
         """Take in that a batch of so many items took so long."""

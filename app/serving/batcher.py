@@ -182,7 +182,7 @@ class Batcher:
         with self._crew.lock:
             batch = queue.take(self._in_a_turn(queue))
         if batch:
-            self._finish(queue, self._answered(batch))
+            self._finish(queue, self._answered(batch, measured=queue.cost.is_due()))
         if len(queue):
             self._answer_soon(queue)
 
@@ -193,7 +193,8 @@ class Batcher:
         for ask, error in outcome.failed:
             ask.fail(error)
         if outcome.items:
-            queue.cost.note(outcome.items, outcome.cost_seconds)
+            if outcome.cost_seconds is not None:
+                queue.cost.note(outcome.items, outcome.cost_seconds)
             self._observe(
                 BatchReport(
                     model=queue.name,
@@ -215,10 +216,10 @@ class Batcher:
                     self._crew.add(queue)
         return queue
 
-    def _answered(self, batch: Sequence[Part[Any]]) -> Outcome:
+    def _answered(self, batch: Sequence[Part[Any]], *, measured: bool = True) -> Outcome:
         """Run a batch. Whatever happens, each of its requests ends."""
         try:
-            return forward_pass.answer(batch, self._request_seconds)
+            return forward_pass.answer(batch, self._request_seconds, measured=measured)
         except Exception as error:
             log.exception("batch lost", requests=len(batch))
             return Outcome(failed=[(part.ask, error) for part in batch])
