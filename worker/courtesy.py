@@ -34,15 +34,15 @@ class NoTraffic:
 class Courtesy:
     """Rests between the tensor operations of a `with` block, if there were predictions within the last second.
 
-    In all it rests at most `most` times as long as it works, in processor seconds, so that a host that is never
-    without predictions learns all the same.
+    In all it is away from work at most `most` times as long as it works, in processor seconds, whether it rested or
+    the scheduler gave the processor to others: so a host that is never without predictions learns all the same.
     """
 
     def __init__(
         self,
         traffic: Traffic | None = None,
         *,
-        most: float = 1.6,
+        most: float = 2.2,
         worked: Callable[[], float] = time.thread_time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -53,14 +53,15 @@ class Courtesy:
         self._worked = worked
         self._clock = clock
         self._sleep = sleep
-        self._since = 0.0
+        self._began = self._before = 0.0
         self._depth = 0  # an update may hold another one, of the fast lane
         self._between: _Between | None = None
         self.rested = 0.0
 
     def __enter__(self) -> Self:
         if self._depth == 0:
-            self._since, self.rested = self._worked(), 0.0
+            self._began, self._before = self._clock(), self._worked()
+            self.rested = 0.0
         self._depth += 1
         self.look()
         return self
@@ -87,11 +88,13 @@ class Courtesy:
         """Wait until no prediction is in work, or the bound is reached."""
         if not self._traffic.in_work:
             return
-        bound = self._most * (self._worked() - self._since)
-        while self.rested < bound and self._traffic.in_work:
-            begun = self._clock()
+        worked = self._worked() - self._before
+        until = self._began + (1 + self._most) * worked
+        begun = now = self._clock()
+        while now < until and self._traffic.in_work:
             self._sleep(LOOK_SECONDS)
-            self.rested += self._clock() - begun
+            now = self._clock()
+        self.rested += now - begun
 
 
 class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from app.storage.tables import Prediction, PredictionInput
 # A record may lie this long with its writer; a younger id that is not found never was one.
 UNWRITTEN = timedelta(seconds=60)
 LOOK_SECONDS = 0.05
+_PACK = 64  # records to a statement
 _ROW_BYTES = 400  # what a record weighs beside its input, roughly
 
 T = TypeVar("T")
@@ -60,7 +61,8 @@ class PredictionLog:
     def write(self, session: Session, records: Sequence[PredictionRecord]) -> None:
         """Keep a group of records in one transaction; a record that is there already is left as it is."""
         if self._database.dialect == "sqlite":
-            _insert_packed(session, records)
+            for start in range(0, len(records), _PACK):
+                _insert_packed(session, records[start : start + _PACK])
             return
         rows = [_row(record) for record in records]
         session.execute(postgresql.insert(Prediction).on_conflict_do_nothing(), rows)
@@ -130,8 +132,9 @@ def _row(record: PredictionRecord) -> dict[str, Any]:
     }
 
 
-# One statement a table whatever the number of rows: between two statements the writing thread waits its turn among
-# those that serve, thousands of times a second if each row were one. In words that SQLite had before 3.38, and with
+# One statement a table for many rows: between two statements the writing thread waits its turn among those that
+# serve, thousands of times a second if each row were one. Not for all: what is put together for a statement is put
+# together in one go, and those that serve wait meanwhile. In words that SQLite had before 3.38, and with
 # an empty part for an empty input: of nothing at all `substr` gives null.
 _PREDICTIONS = text("""
     INSERT OR IGNORE INTO predictions (id, model_id, version, label, score, top, nbytes, created_at)

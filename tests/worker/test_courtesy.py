@@ -24,6 +24,10 @@ class Street:
         self.looks -= 1
         return int(self.looks >= 0)
 
+    def work(self, seconds: float) -> None:
+        self.worked += seconds
+        self.now += seconds
+
     def sleep(self, seconds: float) -> None:
         self.rests.append(seconds)
         self.now += seconds
@@ -35,7 +39,7 @@ class Street:
 def test_it_rests_until_the_predictions_are_answered() -> None:
     street = Street()
     with street.courtesy() as courtesy:
-        street.worked += 1.0
+        street.work(1.0)
         street.looks = 5
         courtesy.rest()
         assert len(street.rests) == 4
@@ -47,10 +51,20 @@ def test_it_rests_at_most_so_many_times_as_long_as_it_worked() -> None:
     street = Street()
     with street.courtesy(most=3.0) as courtesy:
         for _ in range(10):
-            street.worked += 10 * LOOK_SECONDS
+            street.work(10 * LOOK_SECONDS)
             street.looks = 1_000_000
             courtesy.rest()
         assert courtesy.rested == pytest.approx(300 * LOOK_SECONDS, abs=2 * LOOK_SECONDS)
+
+
+def test_what_the_scheduler_took_from_it_counts_as_rest() -> None:
+    street = Street()
+    with street.courtesy(most=2.0) as courtesy:
+        street.work(1.0)
+        street.now += 1.5  # others were on the processor
+        street.looks = 1_000_000
+        courtesy.rest()
+        assert courtesy.rested == pytest.approx(0.5, abs=2 * LOOK_SECONDS)
 
 
 def test_work_before_the_update_is_no_credit() -> None:
@@ -65,7 +79,7 @@ def test_it_stops_before_each_operation_of_a_step_backward_too() -> None:
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     x = torch.randn(3, 4)
     with street.courtesy():
-        street.worked += 1.0
+        street.work(1.0)
         street.looks = 0
         loss = network(x).square().sum()
         forward = -street.looks
@@ -110,7 +124,7 @@ def test_traffic_that_comes_later_is_noticed_between_two_steps() -> None:
 def test_an_update_of_the_fast_lane_within_a_slow_one_leaves_its_rests_alone() -> None:
     street = Street()
     with street.courtesy() as courtesy:
-        street.worked += 1.0
+        street.work(1.0)
         street.looks = 3
         courtesy.rest()
         rested = courtesy.rested

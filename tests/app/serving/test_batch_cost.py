@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.serving.batch_cost import BatchCost
+from app.serving.batch_cost import KNOWN, SELDOM, BatchCost
 
 
 def test_nothing_seen_costs_nothing() -> None:
@@ -45,3 +45,11 @@ def test_neither_part_is_ever_negative() -> None:
     fixed, each = cost.line()
     assert fixed >= 0
     assert each >= 0
+
+
+def test_once_the_cost_is_known_it_is_measured_seldom() -> None:
+    cost = BatchCost()
+    for _ in range(KNOWN):
+        assert cost.is_due()
+        cost.note(1, 1e-4)
+    assert sum(cost.is_due() for _ in range(10 * SELDOM)) == 10
