@@ -84,10 +84,6 @@ class Predictor:
     def spec(self) -> NetworkSpec:
         return self._network.spec
 
-    def decode(self, content: bytes) -> Tensor:
-        """Turn one payload into a tensor; InvalidItem says what is wrong with it."""
-        return self._preprocessor.decode(content)
-
     def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
         """Decode each payload; in the place of one that cannot be used stands what is wrong with it."""
         return self._preprocessor.decode_many(contents)

@@ -113,7 +113,7 @@ def test_what_a_request_still_holds_goes_when_the_request_has_ended(start: Any) 
         service.publish("iris", winner=1)
         assert service.parts.refresher.wait_for(1, number, 10)
     assert not gone.is_set()
-    assert [answer.label for answer in held[0].predict([held[0].decode(b"\0" * 32)])] == ["a"]
+    assert [answer.label for answer in held[0].predict(held[0].decode_many([b"\0" * 32]))] == ["a"]
     assert old in Path("/proc/self/maps").read_text()
 
     held.clear()

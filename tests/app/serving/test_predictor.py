@@ -33,7 +33,8 @@ def predictor(shape: Input, labels: tuple[str, ...], spoil: float | None = None)
 
 def test_the_best_labels_come_first_and_no_more_than_asked() -> None:
     asked = predictor(FeaturesInput(size=2), ("a", "b", "c"), spoil=20.0)
-    items = [asked.decode(features_content([1.0, 2.0])), asked.decode(features_content([3.0, 4.0]))]
+    items = asked.decode_many([features_content([1.0, 2.0]), features_content([3.0, 4.0])])
+    assert not any(isinstance(item, InvalidItem) for item in items)
 
     answers = asked.predict(items, top_k=2)
 
@@ -52,5 +53,6 @@ def test_without_classes_there_is_no_label() -> None:
 
 
 def test_an_input_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(InvalidItem):
-        predictor(FeaturesInput(size=2), ("a",)).decode(features_content([1.0]))
+    one, other = predictor(FeaturesInput(size=2), ("a",)).decode_many(list(map(features_content, ([1.0], [1.0, 2.0]))))
+    assert isinstance(one, InvalidItem)
+    assert isinstance(other, torch.Tensor)
