@@ -17,6 +17,7 @@ GROUP_SECONDS = 0.25
 GROUP_RECORDS = 4096
 GROUP_BYTES = 16 << 20
 PRUNE_SECONDS = 60.0
+PRUNE_SHARE = 0.25  # of the bytes that are kept: once so many more were written, it is not left for the minute
 TRIES = 3
 
 
@@ -46,6 +47,7 @@ class PredictionWriter:
         self._changed = threading.Condition()
         self._stopping = False
         self._next_prune = clock() + PRUNE_SECONDS
+        self._unpruned_bytes = 0
         self._thread = threading.Thread(target=self._run, name="prediction-writer", daemon=True)
 
     def start(self) -> None:
@@ -138,6 +140,7 @@ class PredictionWriter:
     def _written(self, records: list[PredictionRecord], tried: int) -> bool:
         try:
             self._predictions.write(records)
+            self._unpruned_bytes += sum(len(record.content) for record in records)
         except Exception:  # the thread must outlive a database that is away
             log.warning("predictions not written", records=len(records), tried=tried, exc_info=True)
             if tried == TRIES:
@@ -149,9 +152,10 @@ class PredictionWriter:
         return True
 
     def _prune(self) -> None:
-        if self._clock() < self._next_prune:
+        if self._clock() < self._next_prune and self._unpruned_bytes <= PRUNE_SHARE * self._keep_bytes:
             return
         self._next_prune = self._clock() + PRUNE_SECONDS
+        self._unpruned_bytes = 0
         try:
             gone = self._predictions.prune(self._keep_days, self._keep_bytes)
         except Exception:  # tried again in a minute

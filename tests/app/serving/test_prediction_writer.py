@@ -91,3 +91,15 @@ def test_old_predictions_are_pruned_now_and_then(predictions: PredictionLog) -> 
     writer.stop()
 
     assert predictions.prune(1, 0) == 0
+
+
+def test_what_is_kept_is_not_outgrown_until_the_minute_is_over(predictions: PredictionLog) -> None:
+    writer = PredictionWriter(predictions, keep_days=1, keep_bytes=4000, clock=lambda: 0.0)
+    writer.start()
+    for n in range(8):
+        writer.write([record(f"{n}", b"x" * 1100)])
+        assert writer.flush()
+
+    writer.stop()
+
+    assert predictions.prune(1, 4000) == 0, "nothing is left to let go"
