@@ -77,7 +77,7 @@ class Crew:
     @property
     def free(self) -> bool:
         """Whether a batch would begin at once."""
-        return self._idle > 0 and not any(map(len, self._queues))
+        return self._idle > 0 and not self._wide_runs and not any(map(len, self._queues))
 
     def wake(self) -> None:
         """Have a thread look at what waits; under the lock."""
@@ -108,11 +108,13 @@ class Crew:
                     return
                 self._running += 1
             begun = time.perf_counter()
-            self._run(*found)
-            seconds = time.perf_counter() - begun
-            with self.lock:
-                self._running -= 1
-                self._tries.note_narrow(_size(*found), seconds)
+            try:
+                self._run(*found)
+            finally:
+                seconds = time.perf_counter() - begun
+                with self.lock:
+                    self._running -= 1
+                    self._tries.note_narrow(_size(*found), seconds)
 
     def _work_alone(self) -> None:
         if self._widen is not None:
@@ -125,11 +127,13 @@ class Crew:
                     return
                 self._wide_runs = True
             begun = time.perf_counter()
-            self._run(*found)
-            ended = time.perf_counter()
-            with self.lock:
-                self._wide_runs = False
-                self._tries.note_wide(_size(*found), ended - begun, ended)
+            try:
+                self._run(*found)
+            finally:
+                ended = time.perf_counter()
+                with self.lock:
+                    self._wide_runs = False
+                    self._tries.note_wide(_size(*found), ended - begun, ended)
 
     def _wait(self) -> tuple[ModelQueue, Batch] | None:
         """Wait until a batch may start and take it out; None when all is answered and the crew ends."""

@@ -332,6 +332,8 @@ def test_what_is_over_in_a_blink_is_answered_on_the_event_loop_joined_by_its_tur
         with running() as batcher:
             for _ in range(KNOWN_BATCHES):
                 await batcher.answer(sums, [b"1"])
+            # A thread on its way back would take what is put for the event loop.
+            await until(lambda: batcher._crew._idle == 1 and not batcher._crew._wide_runs)
             batcher._queue("sums").cost = BatchCost()  # as on a machine where it costs next to nothing
             for _ in range(KNOWN_BATCHES):
                 batcher._queue("sums").cost.note(1, 1e-6)
