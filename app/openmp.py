@@ -2,6 +2,9 @@
 
 import os
 
+ONE_EACH = "1"
+"""OpenMP threads of each thread that asks for no more. `app/serving/width.py` tells what hangs on it."""
+
 SPINS = "30000"
 """Looks, of some 50 ns each, that a thread takes for the others of its team before it sleeps.
 
@@ -12,5 +15,5 @@ theirs busy for as long as they look, at each layer.
 
 def begin_with_one_thread() -> None:
     """Let each thread compute by itself unless it asks for more; what somebody set stays."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", ONE_EACH)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -56,12 +56,10 @@ class Courtesy:
         self._began = self._before = 0.0
         self._depth = 0  # an update may hold another one, of the fast lane
         self._between: _Between | None = None
-        self.rested = 0.0
 
     def __enter__(self) -> Self:
         if self._depth == 0:
             self._began, self._before = self._clock(), self._worked()
-            self.rested = 0.0
         self._depth += 1
         self.look()
         return self
@@ -90,11 +88,8 @@ class Courtesy:
             return
         worked = self._worked() - self._before
         until = self._began + (1 + self._most) * worked
-        begun = now = self._clock()
-        while now < until and self._traffic.in_work:
+        while self._clock() < until and self._traffic.in_work:
             self._sleep(LOOK_SECONDS)
-            now = self._clock()
-        self.rested += now - begun
 
 
 class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -81,11 +81,11 @@ class Crew:
 
     def wake(self) -> None:
         """Have a thread look at what waits; under the lock."""
+        if self._wide_runs:
+            return  # it looks itself once it is done
         now = time.perf_counter()
-        if self._is_for_all_cores(self._next_due(now)[1], now):
-            self._alone.notify()
-        elif not self._wide_runs:
-            self._changed.notify()
+        wide = self._may_be_wide(now) and self._is_for_all_cores(self._next_due(now)[1], now)
+        (self._alone if wide else self._changed).notify()
 
     def wake_all(self) -> None:
         """Have all look again, as the rules have changed; under the lock."""
@@ -94,9 +94,12 @@ class Crew:
 
     def _is_for_all_cores(self, queue: ModelQueue | None, now: float) -> bool:
         """Whether the next batch, all of this queue, is run by the wide thread."""
-        if queue is None or not self._wide_there or self._wide_runs or self._running or self._stopping:
+        return self._may_be_wide(now) and queue is not None and self._tries.know((queue.name, len(queue)))
+
+    def _may_be_wide(self, now: float) -> bool:
+        if not self._wide_there or self._wide_runs or self._running or self._stopping:
             return False
-        return now >= max(self._quiet_at, self._tries.next_at) and self._tries.know((queue.name, len(queue)))
+        return now >= max(self._quiet_at, self._tries.next_at)
 
     # On threads
 

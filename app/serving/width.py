@@ -2,6 +2,12 @@
 
 Asked by the composition root; what it makes is called by the thread that runs what comes alone. Knows nothing of
 batches.
+
+GNU's OpenMP counts the threads that all teams of the process have. Once they outnumber the cores, threads of a team no
+longer spin while they wait for one another but sleep, at each layer: a pass of ResNet-18 over two cores then takes
+5.1 ms instead of 2.6, and 3.9 with one. Whatever runs before anybody has told torch how many threads it may use
+(imports, threads of other libraries) makes such a team, unless the process began with one thread each.
+So entry points begin with one thread each (`app/openmp.py`).
 """
 
 import os
@@ -10,15 +16,7 @@ from collections.abc import Callable
 
 import torch
 
-ONE_EACH = "1"
-"""What OMP_NUM_THREADS must be when OpenMP is loaded; the entry points set it where nobody did.
-
-GNU's OpenMP counts the threads that all teams of the process have. Once they outnumber the cores, threads of a team no
-longer spin while they wait for one another but sleep, at each layer: a pass of ResNet-18 over two cores then takes
-5.1 ms instead of 2.6, and 3.9 with one. Whatever runs before anybody has told torch how many threads it may use
-(imports, threads of other libraries) makes such a team, unless the process began with one thread each.
-"""
-
+from app.openmp import ONE_EACH
 
 INFERENCE_THREADS = 4  # at most
 
