@@ -129,7 +129,12 @@ class FastLane:
                     "anchor": anchor_after(attempt, judged, promoted),
                     "gate": judgement.metrics,
                     "learning": None,
-                    "head": {"serves": serves, "samples": taught.sums.samples, "learned_by": "closed form"},
+                    "head": {
+                        "serves": serves,
+                        "samples": taught.sums.samples,
+                        "refined_at": taught.stepped.samples if taught.stepped else None,
+                        "learned_by": "closed form",
+                    },
                     "choice": taught.choice and taught.choice.to_json(),
                     "delta": True,
                     **attempt.about(material),

@@ -14,7 +14,7 @@ from worker.learning.refinement import MOST
 from worker.learning.strength import ROWS, Choice
 from worker.sight import Seer, Sight
 from worker.tally import Place
-from worker.taught import Taught, beside, refinement
+from worker.taught import Taught, beside
 
 log = get_logger(__name__)
 
@@ -120,8 +120,8 @@ class SumsOfTheLine:
     def heads(
         self, attempt: Attempt, taught: Taught, label_ids: Sequence[int], sight: Sight, seer: Seer
     ) -> list[Solved]:
-        """Solve the heads as the recipe wants them, refined by the line's samples where it asks for that."""
-        if not refinement(attempt.recipe, taught.choice):
+        """Solve the heads as the recipe wants them; where steps are due, by what the line's samples look like."""
+        if not taught.looks_at_samples(attempt.recipe):
             return taught.heads(attempt.recipe, label_ids)
         some = sorted(taught.tally.contents())[:MOST]
         fed = sight.fed(seer, [Named(taught.tally.sample_of(digest), digest) for digest in some])

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from app.recipe import Recipe
-from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, solve
+from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, laid_out, solve
 from worker.learning.fading import Fading
 from worker.learning.kept_factor import KeptFactor
-from worker.learning.refinement import SHRINKAGE, refined
+from worker.learning.refinement import SHRINKAGE, START, KeptSteps, refined
+from worker.learning.scatter import Linear
 from worker.learning.strength import Choice, choose
 from worker.learning.sums import Sums
 from worker.tally import Change, Tally
@@ -36,6 +37,7 @@ class Taught:
     unsaved: int = 0  # contents that changed since it was last saved
     beside: dict[str, Tensor] = field(default_factory=dict)  # what the slow lane left; passed on as it is
     factor: KeptFactor = field(default_factory=KeptFactor)  # of the sums' last whole solve; not saved
+    stepped: KeptSteps | None = None  # what a refined head's steps added when they were last taken; not saved
 
     @classmethod
     def nothing(cls, version_id: str, width: int, made_by: str, forgetting: float) -> "Taught":
@@ -64,7 +66,7 @@ class Taught:
     def begin_again(self, contents: Mapping[str, int], features: Mapping[str, Tensor]) -> None:
         """Fill the sums anew with just these contents, in their order."""
         fresh = Taught.nothing(self.version_id, self.sums.width, self.made_by, self.forgetting)
-        self.sums, self.fading, self.arrivals = fresh.sums, fresh.fading, {}
+        self.sums, self.fading, self.arrivals, self.stepped = fresh.sums, fresh.fading, {}, None
         self.follow([Change(digest, None, label) for digest, label in contents.items()], features)
 
     def choose(self, recipe: Recipe, features: Mapping[str, Tensor], label_ids: Sequence[int]) -> None:
@@ -77,6 +79,7 @@ class Taught:
         come = [change for change in changes if change.after is not None]
         come.sort(key=lambda change: self.tally.sample_of(change.content_digest))
         if gone:
+            self.stepped = None  # or a trace of them would stay
             rows, labels = _rows(gone, features), [change.before for change in gone if change.before is not None]
             self.sums.subtract(rows, labels, backbone=self.made_by)
             if self.fading is not None:
@@ -90,22 +93,41 @@ class Taught:
                 self.arrivals.update(zip((change.content_digest for change in come), numbers, strict=True))
         self.unsaved += len(changes)
 
+    def looks_at_samples(self, recipe: Recipe) -> bool:
+        """Tell whether `heads` needs the features of the contents: a refined head's steps are to be taken again."""
+        steps = refinement(recipe, self.choice)
+        return steps > 0 and not self._steps_hold(steps)
+
     def heads(
         self, recipe: Recipe, label_ids: Sequence[int], features: Mapping[str, Tensor] | None = None
     ) -> list[Solved]:
         """Solve the head that forgets nothing and, where the recipe wants one, the head that forgets.
 
-        Given features of the contents, by digest, the head is refined by them as the recipe wants it.
+        Given features of the contents, by digest, the head is refined by them as the recipe wants it; without them
+        what steps added last is added again, as long as it holds.
         """
         settings = settings_of(recipe)
         strength, scale = (self.choice.strength, self.choice.scale) if self.choice else (None, UNCALIBRATED)
         steps = refinement(recipe, self.choice)
-        if features and steps:
-            return [refined(self.sums, label_ids, features, self.tally.contents(), steps=steps, scale=scale)]
+        if steps and self.sums.samples and (features or self._steps_hold(steps)):
+            return [laid_out(self._refined(features or {}, steps, scale), self.sums.width, label_ids, scale=1.0)]
         steady = self.factor.solve(self.sums, settings, label_ids, strength=strength, scale=scale)
         if self.fading is None:
             return [steady]
         return [steady, solve(self.fading.sums, settings, label_ids, strength=strength, scale=scale)]
+
+    def _steps_hold(self, steps: int) -> bool:
+        if self.stepped is None or self.choice is None:
+            return False
+        return self.stepped.hold(self.sums.counts, steps=steps, scale=self.choice.scale)
+
+    def _refined(self, features: Mapping[str, Tensor], steps: int, scale: float) -> Linear:
+        if self.stepped is not None and not features:
+            return self.stepped.added_to(self.factor.linear(self.sums, START))
+        scatter, start = self.factor.anew(self.sums, START)
+        end = refined(scatter, start, features, self.tally.contents(), steps=steps, scale=scale)
+        self.stepped = KeptSteps.between(start, end, self.sums.counts, steps=steps, scale=scale)
+        return end
 
     def tensors(self) -> dict[str, Tensor]:
         """Copy it out for a file; `from_tensors` reads it."""

@@ -9,8 +9,8 @@ from app.storage.line import Stored
 from app.storage.tables import Model
 from tests.worker.school import School
 from worker.decoding import Decoder
-from worker.learning.closed_form import Solved, solve
-from worker.learning.refinement import refined
+from worker.learning.closed_form import Solved, discriminant, laid_out, solve
+from worker.learning.refinement import START, refined
 from worker.learning.strength import Choice
 from worker.learning.sums import Sums
 from worker.taught import refinement, settings_of
@@ -42,7 +42,10 @@ def joint_head(school: School, model: Model) -> Solved:
     if steps := refinement(recipe, choice):
         by_digest = {one.content_digest: row for one, row in zip(stored, features, strict=True)}
         labels = {one.content_digest: one.label_id for one in stored}
-        return refined(sums, network.spec.labels, by_digest, labels, steps=steps, scale=choice.scale)
+        scatter = sums.scatter()
+        start = discriminant(scatter, START)
+        found = refined(scatter, start, by_digest, labels, steps=steps, scale=choice.scale)
+        return laid_out(found, sums.width, network.spec.labels, scale=1.0)
     return solve(sums, settings, network.spec.labels, strength=choice.strength, scale=choice.scale)
 
 

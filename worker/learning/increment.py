@@ -79,17 +79,16 @@ def increment(then: Then, now: Centres, since: Sequence[Moved], directions: Tens
     signed = torch.cat([then.centres.weights[:0], *(moved.weights for moved in since)])  # (few,)
     place = {label: row for row, label in enumerate(now.label_ids)}
     shares = torch.zeros(len(now.label_ids), len(signed), dtype=torch.float64)  # s_i of a class's own
-    for column, label in enumerate(label for moved in since for label in moved.label_ids):
-        if label in place:
-            shares[place[label], column] = signed[column]
+    since_ids = [label for moved in since for label in moved.label_ids]
+    own = [(place[label], column) for column, label in enumerate(since_ids) if label in place]
+    rows, columns = [row for row, _ in own], [column for _, column in own]
+    shares[rows, columns] = signed[columns]
     places = torch.zeros(len(now.label_ids), len(directions), dtype=torch.float64)
-    for row, label in enumerate(then.centres.label_ids):
-        if label in place:
-            places[place[label], row] = 1.0
+    stayed = [(place[label], row) for row, label in enumerate(then.centres.label_ids) if label in place]
+    places[[row for row, _ in stayed], [at for _, at in stayed]] = 1.0
     places[:, old:] = shares / now.weights[:, None]
     change = torch.zeros(len(directions), len(directions), dtype=torch.float64)
-    change[old:, old:] = signed.diag() - (shares / now.weights[:, None]).T @ shares
-    few = directions[old:]
-    spread = then.spread + float((change[old:, old:] * (few @ few.T)).sum()) / width
-    energy = then.energy + sum(float(moved.weights @ moved.rows.square().sum(1)) for moved in since) / width
+    change[old:, old:] = signed.diag() - places[:, old:].T @ shares
+    energy = then.energy + sum(moved.energy for moved in since) / width
+    spread = energy - float(now.weights @ now.means.square().sum(1)) / width
     return Increment(then, now, directions, places, change, spread, energy)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, closed_form, discriminant, laid_out
 from worker.learning.increment import Then, directions_of, increment
-from worker.learning.scatter import Linear
+from worker.learning.scatter import Discriminant, Linear, Scatter, inverted
 from worker.learning.sums import Moved, Sums
 
 _LEAST_WIDTH = 256  # below it a factor costs no more than the detour
@@ -38,19 +38,30 @@ class _Kept:
     strength: float
     then: Then
     factor: Tensor  # (width, width) upper triangular U, A = UᵀU
-    directions: Tensor  # (labels then + few, width)
+    room: Tensor  # (directions at most, width), the directions first
+    powers: Tensor  # (_MOST_TERMS, directions at most, width)
+    solved: list[int] = field(default_factory=lambda: [0] * _MOST_TERMS)  # of how many directions each power is there
     known: tuple[Moved, ...] = ()  # whose directions stand after those of the labels
-    powers: list[Tensor] = field(default_factory=list)  # of the first of the directions, (as many or fewer, width) each
 
-    def follow(self, since: tuple[Moved, ...]) -> None:
-        """Have the directions of these samples; what was solved for those that are known stays."""
+    @classmethod
+    def of(cls, sums: Sums, settings: ClosedFormSettings, strength: float, scatter: Scatter, factor: Tensor) -> "_Kept":
+        then = Then(sums.centres(), float(scatter.within.diagonal().mean()), scatter.energy)
+        room = torch.empty(max(sums.width // _SHARE, len(scatter.means)), sums.width, dtype=torch.float64)
+        room[: len(scatter.means)] = scatter.means - scatter.means.mean(0)
+        return cls(sums.settled, settings, strength, then, factor, room, room.new_empty(_MOST_TERMS, *room.shape))
+
+    def follow(self, since: tuple[Moved, ...]) -> Tensor:
+        """Give the directions, those of these samples last; what was solved for samples that are known stays."""
         same = 0
         while same < min(len(self.known), len(since)) and self.known[same] is since[same]:
             same += 1
         rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in since[:same])
-        fresh = [directions_of(self.then, moved) for moved in since[same:]]
-        self.directions, self.known = torch.cat([self.directions[:rows], *fresh]), since
-        self.powers = [power[:rows] for power in self.powers]
+        self.solved = [min(count, rows) for count in self.solved]
+        for moved in since[same:]:
+            self.room[rows : rows + len(moved.rows)] = directions_of(self.then, moved)
+            rows += len(moved.rows)
+        self.known = since
+        return self.room[:rows]
 
 
 class KeptFactor:
@@ -80,22 +91,26 @@ class KeptFactor:
 
     def linear(self, sums: Sums, settings: ClosedFormSettings, strength: float | None = None) -> Linear:
         """Give the head of all labels that have samples, in float64."""
-        chosen = settings.strength if settings.strength is not None else strength
-        held = closed_form(settings).default if chosen is None else chosen
-        kept = self._kept
+        held, kept = _held(settings, strength), self._kept
         if kept is not None and (kept.settled, kept.settings, kept.strength) == (sums.settled, settings, held):
             try:
                 return self._later(kept, sums)
             except _Dear:
                 pass
+        scatter, found = self.anew(sums, settings, strength)
+        return Linear(scatter.label_ids, found.weight, found.bias)
+
+    def anew(
+        self, sums: Sums, settings: ClosedFormSettings, strength: float | None = None
+    ) -> tuple[Scatter, Discriminant]:
+        """Solve whole, and keep the factor for what comes next."""
+        held = _held(settings, strength)
         self._kept = None  # two at once would be twice the memory
         scatter = sums.scatter()
         found = discriminant(scatter, settings, held)
         if sums.width >= _LEAST_WIDTH:
-            then = Then(sums.centres(), float(scatter.within.diagonal().mean()), scatter.energy)
-            directions = scatter.means - scatter.means.mean(0)
-            self._kept = _Kept(sums.settled, settings, held, then, found.factor, directions)
-        return Linear(scatter.label_ids, found.weight, found.bias)
+            self._kept = _Kept.of(sums, settings, held, scatter, found.factor)
+        return scatter, found
 
     def _later(self, kept: _Kept, sums: Sums) -> Linear:
         since = sums.waiting
@@ -103,16 +118,16 @@ class KeptFactor:
         few = sum(len(moved.rows) for moved in since)
         if (labels + few) * _SHARE > sums.width:
             raise _Dear
-        kept.follow(since)
-        step = increment(kept.then, sums.centres(), since, kept.directions)
+        directions = kept.follow(since)
+        step = increment(kept.then, sums.centres(), since, directions)
 
         def solve(change: Tensor, shift: float, wanted: Tensor, least: float) -> Tensor:
             """X of (A + Bᵀ·change·B + shift·I) Xᵀ = Bᵀ wantedᵀ, B the directions, `least` below A's eigenvalues.
 
             With Y = (A + shift·I)⁻¹Bᵀ it is X = wanted (I + change·BY)⁻ᵀ Yᵀ: both sides multiplied by the bracket.
             """
-            y = self._shifted(kept, shift, least)  # (directions, width)
-            inner = torch.eye(len(y), dtype=torch.float64) + change @ (kept.directions @ y.T)
+            y = self._shifted(kept, len(directions), shift, least)  # (directions, width)
+            inner = torch.eye(len(y), dtype=torch.float64) + change @ (directions @ y.T)
             inverse, failed = torch.linalg.inv_ex(inner)
             if int(failed) or not float(torch.linalg.matrix_norm(inverse, 1)) < _MOST_GROWTH:
                 raise _Dear
@@ -125,35 +140,32 @@ class KeptFactor:
             raise _Dear
         return found
 
-    def _shifted(self, kept: _Kept, shift: float, least: float) -> Tensor:
+    def _shifted(self, kept: _Kept, count: int, shift: float, least: float) -> Tensor:
         """Give (A + shift·I)⁻¹b for all directions b: Σ q_j·shiftʲ·A⁻⁽ʲ⁺¹⁾b, Σ q_j tʲ what is nearest to 1/(1 + t).
 
         t stands for the eigenvalues of shift·A⁻¹, which lie between 0 and shift/least; the polynomial is that of
         Chebyshev's points there.
         """
         coefficients = _nearest(_rounded(shift / least))
-        count, labels = len(kept.directions), len(kept.then.centres.label_ids)
-        there = [len(power) for power in kept.powers] + [0] * len(coefficients)
-        missing = sum(count - max(labels, rows) for rows in there[: len(coefficients)])
+        labels = len(kept.then.centres.label_ids)
+        missing = sum(count - max(labels, rows) for rows in kept.solved[: len(coefficients)])
         if missing * _SHARE > kept.factor.shape[0]:
             raise _Dear
-        before, total = kept.directions, torch.zeros_like(kept.directions)
-        for number, coefficient in enumerate(coefficients):
-            if number == len(kept.powers):
-                kept.powers.append(before[:0])
-            power = kept.powers[number]
-            if len(power) < count:
-                power = kept.powers[number] = torch.cat([power, _solved(kept.factor, before[len(power) :])])
-            total.add_(power, alpha=coefficient * shift**number)
+        before = kept.room
+        for number in range(len(coefficients)):
+            there, power = kept.solved[number], kept.powers[number]
+            if there < count:
+                power[there:count] = inverted(kept.factor, before[there:count])
+                kept.solved[number] = count
             before = power
-        return total
+        scaled = torch.tensor([value * shift**number for number, value in enumerate(coefficients)], dtype=torch.float64)
+        terms = kept.powers.flatten(1)[: len(coefficients), : count * kept.factor.shape[0]]
+        return (scaled @ terms).reshape(count, -1)
 
 
-def _solved(factor: Tensor, rows: Tensor) -> Tensor:
-    """Give (A⁻¹ rowsᵀ)ᵀ. Not `cholesky_solve`, which copies the factor first."""
-    half = torch.linalg.solve_triangular(factor.T, rows.T, upper=False)
-    solution: Tensor = torch.linalg.solve_triangular(factor, half, upper=True)
-    return solution.T
+def _held(settings: ClosedFormSettings, strength: float | None) -> float:
+    chosen = settings.strength if settings.strength is not None else strength
+    return closed_form(settings).default if chosen is None else chosen
 
 
 def _rounded(furthest: float) -> float:

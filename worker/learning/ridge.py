@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worker.learning.increment import Increment, Solver
-from worker.learning.scatter import Centres, Discriminant, Linear, Scatter
+from worker.learning.scatter import Centres, Discriminant, Linear, Scatter, inverted
 
 STRENGTHS = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 DEFAULT = 0.3
@@ -37,7 +37,7 @@ def solve(scatter: Scatter, strength: float, balanced: bool) -> Discriminant:
     penalty = strength * scatter.level(square)
     square.diagonal().add_(penalty)
     factor = torch.linalg.cholesky(square, upper=True)
-    weight = torch.cholesky_solve(targets.T, factor, upper=True).T
+    weight = inverted(factor, targets)
     bias = mass / total - weight @ mean
     scale = _scale(total, mass, weight, targets, penalty)
     return Discriminant(weight * scale, bias * scale, factor, scale)

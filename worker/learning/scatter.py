@@ -43,6 +43,16 @@ def level(mean: float, energy: float) -> float:
     return mean if mean > 1e-10 * energy else energy or 1.0
 
 
+def inverted(factor: Tensor, rows: Tensor) -> Tensor:
+    """Give rows·A⁻¹, (n, width), of A = UᵀU with the upper triangle `factor`.
+
+    By two triangular systems; `torch.cholesky_solve` copies the factor first.
+    """
+    half = torch.linalg.solve_triangular(factor.T, rows.T, upper=False)
+    solution: Tensor = torch.linalg.solve_triangular(factor, half, upper=True)
+    return solution.T
+
+
 @dataclass(frozen=True)
 class Linear:
     """A linear score of each label, z ↦ zWᵀ + b, on the scale of log-probabilities. float64."""

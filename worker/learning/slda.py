@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worker.learning.increment import Increment, Solver
-from worker.learning.scatter import Discriminant, Linear, Scatter
+from worker.learning.scatter import Discriminant, Linear, Scatter, inverted
 
 STRENGTHS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.97)
 DEFAULT = 0.3
@@ -28,7 +28,7 @@ def solve(scatter: Scatter, strength: float, balanced: bool = True) -> Discrimin
     factor = torch.linalg.cholesky(square, upper=True)
     mean = scatter.means.mean(0)
     offsets = scatter.means - mean  # (labels, width)
-    weight = torch.cholesky_solve(offsets.T, factor, upper=True).T  # (labels, width)
+    weight = inverted(factor, offsets)  # (labels, width)
     bias = -((scatter.means + mean) * weight).sum(1) / 2
     return Discriminant(weight, bias, factor, 1.0)
 

@@ -29,6 +29,7 @@ class Moved:
     rows: Tensor  # (n, width) float64
     label_ids: tuple[int, ...]
     weights: Tensor  # (n,) float64
+    energy: float  # Σ w·z², over samples and features
 
 
 class Sums:
@@ -224,7 +225,9 @@ class Sums:
         for part in _chunks(len(rows)):
             z = features[part].detach().to("cpu", torch.float64, copy=True)
             weighted = z if weights is None else z * counted[part, None]
-            self._waiting.append(Moved(z, tuple(label_ids[part]), counted[part] * sign))
+            weights_now = counted[part] * sign
+            energy = float(weights_now @ z.square().sum(1))
+            self._waiting.append(Moved(z, tuple(label_ids[part]), weights_now, energy))
             if sum(len(moved.rows) for moved in self._waiting) >= _WAITING:
                 self._multiply()
             self._totals.index_add_(0, rows[part], weighted, alpha=sign)

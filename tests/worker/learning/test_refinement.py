@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker.learning.closed_form import MASKED, ClosedFormSettings, Solved, solve
-from worker.learning.refinement import SHRINKAGE, refined
+from worker.learning.closed_form import MASKED, Solved, discriminant, laid_out, solve
+from worker.learning.refinement import START, KeptSteps, refined
+from worker.learning.scatter import Discriminant, Linear
 from worker.learning.sums import Sums
 
 WIDTH, LABELS = 40, (5, 2, 9)
-SETTINGS = ClosedFormSettings("slda", strength=SHRINKAGE)
 
 
 def samples(count: int, seed: int = 0) -> tuple[Tensor, list[int]]:
@@ -29,7 +29,9 @@ def head(features: Tensor, label_ids: list[int], order: Tensor | None = None, st
         sums.add(features[index : index + 1], [label_ids[index]], backbone="a")
     rows = {f"{index:05d}": features[index] for index in order.tolist()}
     labels = {f"{index:05d}": label_ids[index] for index in order.tolist()}
-    return refined(sums, (*LABELS, 1), rows, labels, steps=steps, scale=0.5)
+    scatter = sums.scatter()
+    found = refined(scatter, discriminant(scatter, START), rows, labels, steps=steps, scale=0.5)
+    return laid_out(found, WIDTH, (*LABELS, 1), scale=1.0)
 
 
 def loss(solved: Solved, features: Tensor, label_ids: list[int]) -> float:
@@ -51,7 +53,7 @@ def test_no_steps_are_the_closed_form() -> None:
     features, label_ids = samples(200)
     sums = Sums(WIDTH, "a")
     sums.add(features, label_ids, backbone="a")
-    plain, none = solve(sums, SETTINGS, (*LABELS, 1), scale=0.5), head(features, label_ids, steps=0)
+    plain, none = solve(sums, START, (*LABELS, 1), scale=0.5), head(features, label_ids, steps=0)
     torch.testing.assert_close(none.weight, plain.weight)
     torch.testing.assert_close(none.bias, plain.bias)
 
@@ -70,8 +72,6 @@ def test_a_label_without_samples_is_masked_and_one_alone_is_answered() -> None:
     assert not solved.weight[3].any()
     alone = head(features, [5] * 50)
     assert bool((features @ alone.weight.T + alone.bias).argmax(1).eq(0).all())
-    empty = refined(Sums(WIDTH, "a"), LABELS, {}, {}, steps=2, scale=0.5)
-    assert empty.bias.tolist() == [MASKED] * 3
 
 
 def test_every_class_weighs_the_same() -> None:
@@ -80,3 +80,54 @@ def test_every_class_weighs_the_same() -> None:
     solved = head(rows, [5] * 400 + [2] * 40)
     test = torch.randn(2000, WIDTH, generator=generator) + 0.4
     assert float(((test @ solved.weight.T + solved.bias).argmax(1) == 1).double().mean()) > 0.7
+
+
+def test_steps_hold_until_samples_classes_or_their_scale_have_moved_too_far() -> None:
+    zeros = torch.zeros(3, WIDTH, dtype=torch.float64)
+    kept = KeptSteps(2, 0.5, {5: 80, 2: 70, 9: 10}, Linear(LABELS, zeros, zeros[:, 0]))
+    assert kept.samples == 160
+    assert kept.hold(kept.counts, steps=2, scale=0.5)
+    assert kept.hold({5: 90, 2: 70, 9: 20}, steps=2, scale=0.5)
+    for counts in ({5: 91, 2: 70, 9: 20}, {5: 80, 2: 70, 9: 21}, {5: 80, 2: 70, 9: 10, 1: 1}):
+        assert not kept.hold(counts, steps=2, scale=0.5)
+    assert not kept.hold(kept.counts, steps=1, scale=0.5)
+    assert not kept.hold(kept.counts, steps=2, scale=0.6)
+
+
+def test_what_steps_added_gives_back_the_head_that_they_led_to_and_answers_as_they_would_a_little_later() -> None:
+    features, label_ids = samples(1000)
+    unseen, _ = samples(2000, seed=1)
+
+    def whole(count: int) -> tuple[Linear, Discriminant, Sums]:
+        sums = Sums(WIDTH, "a")
+        sums.add(features[:count], label_ids[:count], backbone="a")
+        scatter = sums.scatter()
+        start = discriminant(scatter, START)
+        rows = {f"{index:05d}": features[index] for index in range(count)}
+        labels = {f"{index:05d}": label_ids[index] for index in range(count)}
+        return refined(scatter, start, rows, labels, steps=2, scale=0.5), start, sums
+
+    def answers(found: Linear) -> Tensor:
+        return (unseen.double() @ found.weight.T + found.bias).argmax(1)
+
+    end, start, sums = whole(900)
+    kept = KeptSteps.between(start, end, sums.counts, steps=2, scale=0.5)
+    again = kept.added_to(Linear(end.label_ids, start.weight, start.bias))
+    torch.testing.assert_close(again.weight, end.weight, rtol=0, atol=1e-12)
+    torch.testing.assert_close(again.bias, end.bias, rtol=0, atol=1e-12)
+    later, its_start, its_sums = whole(1000)
+    assert kept.hold(its_sums.counts, steps=2, scale=0.5)
+    carried = kept.added_to(Linear(later.label_ids, its_start.weight, its_start.bias))
+    plain = Linear(later.label_ids, its_start.weight, its_start.bias)
+    share = [float((answers(one) == answers(later)).double().mean()) for one in (plain, carried)]
+    assert share[1] > 0.98 > share[0]
+
+
+def test_a_new_label_gets_the_row_of_the_start_alone() -> None:
+    moved = Linear((5, 2), torch.ones(2, 3, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    kept = KeptSteps(2, 0.5, {5: 1, 2: 1}, moved)
+    start = Linear((2, 9, 5), torch.full((3, 3), 4.0, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    found = kept.added_to(start)
+    assert found.label_ids == (2, 9, 5)
+    assert found.weight[:, 0].tolist() == [3.0, 2.0, 3.0]
+    assert found.bias.tolist() == [1.0, 0.0, 1.0]
