@@ -16,7 +16,7 @@ from mission_school import School, refusals, school
 from app.networks.pretrained import read_weights_file
 
 TASKS = {"vehicles": (0, 1, 8, 9), "animals": (2, 3, 4, 5, 6, 7)}
-LABELS, TEST = 1500, 1000
+LABELS, TEST = 6000, 2000
 RECIPE = {
     "based_on": "fine-tune",
     "optimizer": {"kind": "sgd", "lr": 0.01, "backbone_lr": 0.01},
