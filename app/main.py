@@ -65,7 +65,7 @@ from app.traffic import Traffic
 log = get_logger(__name__)
 
 REAP_SECONDS = 5.0
-TIDY_SECONDS = 5.0
+TIDY_SECONDS = 1.0
 PINNED_VERSIONS = 3
 WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
 DECODING_THREADS = 2

@@ -12,6 +12,7 @@ from collections.abc import Callable
 OFTEN_SECONDS = 60.0  # between two looks while nobody waits
 LATE_SECONDS = 600.0  # after so long it looks even though somebody waits
 YOUNG = (10_000, 20, 1_000_000)  # young objects are looked through as they come, old ones never by themselves
+PILED = 3  # times 10,000 young ones that stayed: looked through while nobody waits, not when there are 20
 
 
 class Tidying:
@@ -32,9 +33,16 @@ class Tidying:
         self._looked = self._clock()
 
     def look(self) -> bool:
-        """Look through everything if it is time and nobody waits, or if it is late; say whether it was done."""
+        """Look through everything if it is time and nobody waits, or if it is late; say whether it was done.
+
+        Else, while nobody waits, through those of the young that have piled up: a first prediction has libraries
+        loaded, whose objects are looked at once like this, and are old from then on.
+        """
         since = self._clock() - self._looked
-        if since < OFTEN_SECONDS or (since < LATE_SECONDS and self._busy()):
+        busy = self._busy()
+        if since < OFTEN_SECONDS or (since < LATE_SECONDS and busy):
+            if not busy and gc.get_count()[1] >= PILED:
+                gc.collect(1)
             return False
         gc.collect()
         self._looked = self._clock()

@@ -72,7 +72,7 @@ def require_answers(predictor: Predictor, items: Sequence[Tensor]) -> None:
     found = [len(answer.top) for answer in answers]
     if found != [len(predictor.labels)] * len(items):
         raise Corrupt(what, f"its golden answer scores {found} labels, expected {len(predictor.labels)} for each item")
-    if not all(math.isfinite(one.score) for answer in answers for one in answer.top):
+    if not all(math.isfinite(score) for answer in answers for _, score in answer.top):
         raise Corrupt(what, "its golden answer is not finite")
 
 

@@ -40,8 +40,9 @@ def test_the_best_labels_come_first_and_no_more_than_asked() -> None:
 
     assert [answer.label for answer in answers] == ["a", "a"]
     assert [len(answer.top) for answer in answers] == [2, 2]
-    assert answers[0].score == answers[0].top[0].score > answers[0].top[1].score
-    assert sum(one.score for one in asked.predict(items, top_k=99)[0].top) == pytest.approx(1.0)
+    (_, first), (_, second) = answers[0].top
+    assert answers[0].score == first > second
+    assert sum(score for _, score in asked.predict(items, top_k=99)[0].top) == pytest.approx(1.0)
 
 
 def test_without_classes_there_is_no_label() -> None:

@@ -53,6 +53,19 @@ def test_a_late_look_comes_even_though_somebody_waits(desk: Desk) -> None:
     assert desk.tidying.look()
 
 
+def test_the_young_that_piled_up_are_looked_through_while_nobody_waits(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = cycle()
+    monkeypatch.setattr("app.serving.tidying.PILED", 0)
+    desk.busy = True
+    assert not desk.tidying.look()
+    assert gone() is not None
+    desk.busy = False
+    assert not desk.tidying.look(), "not through everything"
+    assert gone() is None
+
+
 def test_the_collector_is_left_as_it_was() -> None:
     before = gc.get_threshold()
     desk = Desk()
