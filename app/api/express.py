@@ -113,14 +113,32 @@ class Express:
 
         try:
             return await predict.answer(self._parts, quick.model, asking, leaving)
-        except PerennialError as error:
-            return problem_of(error)
-        except RequestValidationError as error:
-            return invalid_request(error)
         except Left:
             return None
         except Exception as error:  # noqa: BLE001  the last line, as the envelope is for the general way
-            return incident(f"/v1/models/{quick.model}/predict", error)
+            return _problem(quick, error)
+
+    def answers_in_turn(self, quick: Quick, body: bytes, send: Callable[[Response], None]) -> bool:
+        """Answer a whole request within this turn of the event loop, if its network is over in a blink; say so.
+
+        `send` is called once. What is unusual about the body is left to `respond`.
+        """
+        question = quickly_read(body) if quick.kind == _JSON else None
+        if question is None:
+            return False
+
+        def ended(answer: Callable[[], Response]) -> None:
+            try:
+                made = answer()
+            except Exception as error:  # noqa: BLE001  as above
+                made = _problem(quick, error)
+            send(made)
+
+        try:
+            return predict.answer_in_turn(self._parts, quick.model, question, ended)
+        except Exception as error:  # noqa: BLE001  as above
+            send(_problem(quick, error))
+            return True
 
     def _may_predict(self, sent: bytes | None) -> bool:
         if not self._parts.auth:
@@ -141,6 +159,16 @@ class Express:
         except TimeoutError:
             raise DeadlineExceeded(self._request_seconds) from None
         return body
+
+
+def _problem(quick: Quick, error: Exception) -> Response:
+    """Give the answer for what went wrong."""
+    match error:
+        case PerennialError():
+            return problem_of(error)
+        case RequestValidationError():
+            return invalid_request(error)
+    return incident(f"/v1/models/{quick.model}/predict", error)
 
 
 def _asked(quick: Quick, body: bytes) -> Asked:

@@ -1,7 +1,7 @@
 """POST predict: ask the live version, or one by number, about one input or many; and what was answered before."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
@@ -21,6 +21,7 @@ from app.api.schemas.predict import (
 )
 from app.api.security import needs
 from app.errors import PerennialError
+from app.serving.predictor import Answer, Predictor
 from app.storage.predictions import PredictionRecord
 from app.storage.tables import Prediction
 
@@ -76,11 +77,50 @@ async def answer(
         contents = contents_of(question, predictor.spec)
         answers = await parts.batcher.answer(predictor, contents, question.top_k, leaving)
     except PerennialError as error:
-        known = model if parts.live_models.get(model) is not None else "unknown"
-        parts.metrics.rejected(known, type(error).__name__)
+        _count_rejected(parts, model, error)
         raise
     if answers is None:
         return Response(status_code=CLIENT_GONE)
+    return _answered(parts, predictor, contents, answers, started)
+
+
+def answer_in_turn(parts: Parts, model: str, question: Asked, ended: Callable[[Callable[[], Response]], None]) -> bool:
+    """Have the live version answer within this turn of the event loop, if its network is over in a blink; say so.
+
+    `ended` is given what makes the answer, or raises what went wrong, as `answer` does. So does this at once.
+    """
+    live = parts.live_models.get(model)
+    if live is None or not (predictor := live.predictor()).cheap:
+        return False
+    started = time.perf_counter()
+
+    def heard(answers: list[Answer] | None, error: Exception | None) -> None:
+        ended(lambda: made(answers or [], error))
+
+    def made(answers: list[Answer], error: Exception | None) -> Response:
+        if error is not None:
+            if isinstance(error, PerennialError):
+                _count_rejected(parts, model, error)
+            raise error
+        return _answered(parts, predictor, contents, answers, started)
+
+    try:
+        contents = contents_of(question, predictor.spec)
+        return parts.batcher.answer_in_turn(predictor, contents, question.top_k, heard)
+    except PerennialError as error:
+        _count_rejected(parts, model, error)
+        raise
+
+
+def _count_rejected(parts: Parts, model: str, error: PerennialError) -> None:
+    known = model if parts.live_models.get(model) is not None else "unknown"
+    parts.metrics.rejected(known, type(error).__name__)
+
+
+def _answered(
+    parts: Parts, predictor: Predictor, contents: Sequence[bytes], answers: Sequence[Answer], started: float
+) -> Response:
+    """Write answers down, and out."""
     answered = time.perf_counter()
     records = records_of(predictor, contents, answers)
     parts.writer.write(records)
@@ -92,8 +132,8 @@ async def answer(
         }
     )
     ended = time.perf_counter()
-    parts.metrics.encoded(model, ended - answered)
-    parts.metrics.answered(model, predictor.version, len(records), ended - started)
+    parts.metrics.encoded(predictor.model, ended - answered)
+    parts.metrics.answered(predictor.model, predictor.version, len(records), ended - started)
     return Answered(body, predictor.version)
 
 

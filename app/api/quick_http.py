@@ -24,8 +24,12 @@ class QuickCycle:
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
-        self.message_event = self
         self._gone: asyncio.Future[None] | None = None
+
+    @property
+    def message_event(self) -> "QuickCycle":
+        """What is set when something has changed. No attribute: what holds itself is only found by the collector."""
+        return self
 
     def set(self) -> None:
         """Hear that something has changed: here only that the client has gone."""
@@ -75,7 +79,12 @@ class QuickHttp(HttpToolsProtocol):
             return
         body = self._body
         self._let_go()
+        self._begin(quick, body)
+
+    def _begin(self, quick: Quick, body: bytes) -> None:
         self.cycle = cycle = QuickCycle(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+        if self._express.answers_in_turn(quick, body, lambda answer: self._send(answer, cycle)):
+            return
         task = self.loop.create_task(self._answer(quick, body, cycle))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -96,7 +105,9 @@ class QuickHttp(HttpToolsProtocol):
         async def whole() -> bytes:
             return body
 
-        answer = await self._express.respond(quick, whole, cycle.gone)
+        self._send(await self._express.respond(quick, whole, cycle.gone), cycle)
+
+    def _send(self, answer: Response | None, cycle: QuickCycle) -> None:
         cycle.response_complete = True
         if answer is None or cycle.disconnected or self.transport.is_closing():
             return

@@ -4,7 +4,7 @@ Made and finished on the event loop; threads read it and fill `decoded`. Knows n
 """
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from app.errors import InvalidItem
 
 A = TypeVar("A")
+
+Ended = Callable[[list[A] | None, Exception | None], None]
+"""Hears once what became of a request: its answers, None when its client has gone, or why there are none."""
 
 
 class Answering(Protocol[A]):
@@ -37,19 +40,27 @@ class Answering(Protocol[A]):
 class Ask(Generic[A]):
     """A request: it is answered whole, by one version, or fails whole."""
 
-    __slots__ = ("answers", "arrived", "contents", "deadline", "future", "left", "missing", "predictor", "top_k")
+    __slots__ = ("answers", "arrived", "contents", "deadline", "ended", "left", "loop", "missing", "predictor", "top_k")
 
     def __init__(
-        self, predictor: Answering[A], contents: Sequence[bytes], top_k: int, *, arrived: float, deadline: float
+        self,
+        predictor: Answering[A],
+        contents: Sequence[bytes],
+        top_k: int,
+        ended: Ended[A],
+        *,
+        arrived: float,
+        deadline: float,
     ) -> None:
         """Times are of `time.perf_counter`. On the event loop only."""
         self.predictor = predictor
         self.contents = contents
         self.top_k = top_k
+        self.ended = ended
         self.arrived = arrived
         self.deadline = deadline
         self.left = False  # nobody waits any more
-        self.future: asyncio.Future[list[A] | None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
         self.answers: list[A | None] = [None] * len(contents)
         self.missing = len(contents)
 
@@ -62,15 +73,16 @@ class Ask(Generic[A]):
 
     def end(self, answers: list[A] | None) -> None:
         """Let who waits go on with the answers, or with None: the client has gone."""
-        self.left = True
-        if not self.future.done():
-            self.future.set_result(answers)
+        self._settle(answers, None)
 
     def fail(self, error: Exception) -> None:
-        """Raise the error where it is waited for."""
-        self.left = True
-        if not self.future.done():
-            self.future.set_exception(error)
+        """Let who waits hear of the error."""
+        self._settle(None, error)
+
+    def _settle(self, answers: list[A] | None, error: Exception | None) -> None:
+        if not self.left:
+            self.left = True
+            self.ended(answers, error)
 
 
 class Part(Generic[A]):

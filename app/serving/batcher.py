@@ -15,14 +15,15 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from app.batching import Batching
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import Overloaded
 from app.log import get_logger
 from app.serving import forward_pass
-from app.serving.ask import Answering, Ask, Part
+from app.serving.ask import Answering, Ask, Ended, Part
 from app.serving.batch_report import BatchReport
 from app.serving.crew import Crew
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
+from app.serving.watch import Watch
 
 log = get_logger(__name__)
 
@@ -32,7 +33,6 @@ BLINK_SECONDS = 0.0005  # a single item that costs less is answered on the event
 TURN_SECONDS = 0.001  # … and as many at a time as this allows
 LEAVING = 4  # times as much, and it goes back to a thread: a model at the bound does not go to and fro
 KNOWN_BATCHES = 4  # seen before a cost is believed
-WATCH_SECONDS = 0.02  # a request older than this is asked whether its client is still there
 
 
 class Batcher:
@@ -109,28 +109,67 @@ class Batcher:
         DeadlineExceeded. On the event loop only.
         """
         queue = self._queue(predictor.name)
-        if not queue.has_room(len(contents)):
-            raise _overloaded(queue, len(contents))
-        now = time.perf_counter()
-        ask = Ask(predictor, contents, top_k, arrived=now, deadline=now + self._request_seconds)
-        watch = _Watch(ask, leaving, self._request_seconds)
-        self.inflight += 1
-        if self.inflight > 1:
-            self._crew.note_meeting()
-        self._tell(self.inflight)
-        queue.inflight += len(contents)
+        future: asyncio.Future[list[A] | None] = asyncio.get_running_loop().create_future()
+
+        def ended(answers: list[A] | None, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(answers)
+            else:
+                future.set_exception(error)
+
+        ask = self._taken(queue, predictor, contents, top_k, ended)
+        watch = Watch(ask, leaving, self._request_seconds)
         try:
             self._put(ask, queue)
-            return await ask.future
+            return await future
         finally:
-            self.inflight -= 1
-            self._tell(self.inflight)
-            queue.inflight -= len(contents)
+            self._let_go(queue, len(contents))
             ask.left = True
             watch.stop()
             if ask.missing:
                 with self._crew.lock:
                     queue.drop(ask)
+
+    def answer_in_turn(self, predictor: Answering[A], contents: Sequence[bytes], top_k: int, ended: Ended[A]) -> bool:
+        """Have payloads answered within this turn of the event loop, if that is how the model is answered; say so.
+
+        Spares the caller a task and a future, which cost as much as a small network. `ended` hears of the answers
+        before the turn after this one; who waits must not leave. Raises Overloaded. On the event loop only.
+        """
+        queue = self._queue(predictor.name)
+        if not self._on_loop(predictor, queue) or not 0 < len(contents) <= self._in_a_turn(queue):
+            return False
+
+        count = len(contents)
+
+        def let_go(answers: list[A] | None, error: Exception | None) -> None:  # holds no ask, which holds this
+            self._let_go(queue, count)
+            ended(answers, error)
+
+        ask = self._taken(queue, predictor, contents, top_k, let_go)
+        self._put_on_loop(queue, [Part(ask, 0, count)])
+        return True
+
+    def _taken(
+        self, queue: ModelQueue, predictor: Answering[A], contents: Sequence[bytes], top_k: int, ended: Ended[A]
+    ) -> Ask[A]:
+        """Count a request as in work, if there is room for it."""
+        if not queue.has_room(len(contents)):
+            raise _overloaded(queue, len(contents))
+        now = time.perf_counter()
+        self.inflight += 1
+        if self.inflight > 1:
+            self._crew.note_meeting()
+        self._tell(self.inflight)
+        queue.inflight += len(contents)
+        return Ask(predictor, contents, top_k, ended, arrived=now, deadline=now + self._request_seconds)
+
+    def _let_go(self, queue: ModelQueue, items: int) -> None:
+        self.inflight -= 1
+        self._tell(self.inflight)
+        queue.inflight -= items
 
     def _put(self, ask: Ask[Any], queue: ModelQueue) -> None:
         if not ask.contents:
@@ -140,10 +179,7 @@ class Batcher:
         size = self._in_a_turn(queue) if on_loop else queue.batching.max_items
         parts = [Part(ask, start, min(start + size, len(ask.contents))) for start in range(0, len(ask.contents), size)]
         if on_loop:
-            with self._crew.lock:
-                for part in parts:
-                    queue.put(part)
-            self._answer_soon(queue)
+            self._put_on_loop(queue, parts)
         elif ask.predictor.cheap or self._may_start(ask):
             with self._crew.lock:
                 for part in parts:
@@ -152,6 +188,12 @@ class Batcher:
         else:
             for part in parts:
                 self._undecoded.put((part, queue))
+
+    def _put_on_loop(self, queue: ModelQueue, parts: Sequence[Part[Any]]) -> None:
+        with self._crew.lock:
+            for part in parts:
+                queue.put(part)
+        self._answer_soon(queue)
 
     def _on_loop(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
         if not predictor.cheap or queue.batching.window_ms or queue.cost.batches < KNOWN_BATCHES:
@@ -227,7 +269,7 @@ class Batcher:
     # On threads
 
     def _run(self, queue: ModelQueue, batch: list[Part[Any]]) -> None:
-        loop = batch[0].ask.future.get_loop()
+        loop = batch[0].ask.loop
         loop.call_soon_threadsafe(self._finish, queue, self._answered(batch))
 
     def _decode(self) -> None:
@@ -237,41 +279,11 @@ class Batcher:
                 continue
             failed = forward_pass.decode([part])
             if failed:
-                part.ask.future.get_loop().call_soon_threadsafe(part.ask.fail, failed[0][1])
+                part.ask.loop.call_soon_threadsafe(part.ask.fail, failed[0][1])
                 continue
             with self._crew.lock:
                 queue.put(part)
                 self._crew.wake()
-
-
-class _Watch:
-    """Looks after a request that is not answered at once: its client may leave, its deadline pass."""
-
-    def __init__(self, ask: Ask[Any], leaving: Callable[[], Awaitable[object]] | None, request_seconds: float) -> None:
-        self._ask = ask
-        self._leaving = leaving
-        self._request_seconds = request_seconds
-        self._task: asyncio.Task[None] | None = None
-        delay = min(WATCH_SECONDS, request_seconds)
-        self._timer = ask.future.get_loop().call_later(delay, self._begin)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _begin(self) -> None:
-        self._task = self._ask.future.get_loop().create_task(self._watch())
-
-    async def _watch(self) -> None:
-        left = self._ask.deadline - time.perf_counter()
-        try:
-            async with asyncio.timeout(left):
-                await (self._leaving() if self._leaving is not None else asyncio.Event().wait())
-        except TimeoutError:
-            self._ask.fail(DeadlineExceeded(self._request_seconds))
-        else:
-            self._ask.end(None)
 
 
 def _overloaded(queue: ModelQueue, more: int) -> Overloaded:

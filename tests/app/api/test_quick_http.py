@@ -7,14 +7,16 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.express import Express
 from app.api.quick_http import QuickHttp
+from app.serving import batcher
 from tests.app.api.conftest import ADMIN_KEY
 
 PATH = "/v1/models/iris/predict"
 GOOD = json.dumps({"inputs": [{"features": [1, 2, 3, 4]}], "top_k": 2}).encode()
 
 
-def request(body: bytes = GOOD, path: str = PATH, version: str = "1.1", **headers: str) -> bytes:
+def asking(body: bytes = GOOD, path: str = PATH, version: str = "1.1", **headers: str) -> bytes:
     fields = {
         "Host": "127.0.0.1",
         "Authorization": f"Bearer {ADMIN_KEY}",
@@ -59,20 +61,47 @@ class Line:
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bodies that went the short way at the protocol."""
     seen = []
-    answer = QuickHttp._answer
+    begin = QuickHttp._begin
 
-    async def noting(self: QuickHttp, quick: Any, body: bytes, cycle: Any) -> None:
+    def noting(self: QuickHttp, quick: Any, body: bytes) -> None:
         seen.append(body)
-        await answer(self, quick, body, cycle)
+        begin(self, quick, body)
 
-    monkeypatch.setattr(QuickHttp, "_answer", noting)
+    monkeypatch.setattr(QuickHttp, "_begin", noting)
     return seen
 
 
 @pytest.fixture
-def line(service: Any, address: str) -> Any:
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that were answered within the turn of the event loop in which they came."""
+    seen = []
+    answers = Express.answers_in_turn
+
+    def noting(self: Express, quick: Any, body: bytes, send: Any) -> bool:
+        taken = answers(self, quick, body, send)
+        if taken:
+            seen.append(body)
+        return taken
+
+    monkeypatch.setattr(Express, "answers_in_turn", noting)
+    return seen
+
+
+@pytest.fixture(params=[False, True], ids=["on a thread", "in turn"])
+def soon(request: pytest.FixtureRequest) -> bool:
+    """Whether the model is answered on the event loop."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def line(soon: bool, service: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(batcher, "BLINK_SECONDS", 10.0 if soon else 0.0)
+    monkeypatch.setattr(batcher, "TURN_SECONDS", 10.0)
     service.create()
     line = Line(address)
+    for _ in range(batcher.KNOWN_BATCHES if soon else 0):
+        line.send(asking())
+        assert line.answer()[0] == 200
     yield line
     line.close()
 
@@ -83,12 +112,12 @@ def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_answer_is_that_of_the_general_way_to_the_header(service: Any, line: Line, quick: list[bytes]) -> None:
-    line.send(request())
+    line.send(asking())
     status, headers, answer = line.answer()
     assert status == 200
     assert quick == [GOOD]
 
-    line.send(request(path=f"{PATH}?version=1"))
+    line.send(asking(path=f"{PATH}?version=1"))
     general_status, general_headers, general = line.answer()
     assert quick == [GOOD], "a query goes the general way"
     assert general_status == 200
@@ -97,37 +126,40 @@ def test_the_answer_is_that_of_the_general_way_to_the_header(service: Any, line:
     assert service.get(f"/v1/models/iris/predictions/{answer['predictions'][0]['prediction_id']}").status_code == 200
 
 
-def test_many_requests_follow_one_another_on_a_connection(line: Line, quick: list[bytes]) -> None:
+def test_many_requests_follow_one_another_on_a_connection(
+    soon: bool, line: Line, quick: list[bytes], in_turn: list[bytes]
+) -> None:
     for _ in range(20):
-        line.send(request())
+        line.send(asking())
         assert line.answer()[0] == 200
     assert len(quick) == 20
+    assert len(in_turn) == (20 if soon else 0)
 
 
 def test_a_request_in_pieces_goes_the_general_way(line: Line, quick: list[bytes]) -> None:
-    whole = request()
+    whole = asking()
     head = whole.index(b"\r\n\r\n") + 4
     # A reader may find several pieces joined, but not the last byte before it was sent after an answer.
     line.send(whole[:head])
-    line.send(request()[head : head + 10], whole[head + 10 : -1])
+    line.send(asking()[head : head + 10], whole[head + 10 : -1])
     line.send(whole[-1:])
     status, _, answer = line.answer()
     assert status == 200
     assert answer["version"] == 1
-    line.send(request())
+    line.send(asking())
     assert line.answer()[0] == 200
     assert quick[-1:] == [GOOD]
 
 
 def test_requests_sent_ahead_of_answers_are_answered_in_their_order(line: Line) -> None:
     bodies = [json.dumps({"inputs": [{"features": [n, n, n, n]}], "top_k": n}).encode() for n in (1, 2, 3)]
-    line.send(b"".join(map(request, bodies)))
+    line.send(b"".join(map(asking, bodies)))
     assert [len(line.answer()[2]["predictions"][0]["top"]) for _ in bodies] == [1, 2, 3]
 
 
 def test_half_a_request_behind_a_whole_one_waits_for_the_rest(line: Line) -> None:
-    second = request()
-    line.send(request() + second[:50])
+    second = asking()
+    line.send(asking() + second[:50])
     assert line.answer()[0] == 200
     line.send(second[50:])
     assert line.answer()[0] == 200
@@ -137,7 +169,7 @@ def test_half_a_request_behind_a_whole_one_waits_for_the_rest(line: Line) -> Non
 def test_a_connection_ends_where_the_client_wants_it(
     line: Line, quick: list[bytes], more: dict[str, str], quickly: int
 ) -> None:
-    line.send(request(**more))
+    line.send(asking(**more))
     status, headers, _ = line.answer()
     assert status == 200
     assert headers["connection"] == "close"
@@ -161,11 +193,11 @@ def test_a_connection_ends_where_the_client_wants_it(
     ],
 )
 def test_what_is_wrong_is_told_in_the_same_words(service: Any, line: Line, body: bytes, more: dict[str, str]) -> None:
-    line.send(request(body, **more))
+    line.send(asking(body, **more))
     status, headers, told = line.answer()
     assert status >= 400
 
-    head = request(body, **more).split(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    head = asking(body, **more).split(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     fields = dict(one.split(": ", 1) for one in head)
     general: httpx.Response = service.ask("POST", more.get("path", PATH) + "?", key=None, headers=fields, content=body)
     assert (status, told) == (general.status_code, general.json())
@@ -180,7 +212,7 @@ def test_what_is_unforeseen_is_told_without_internals(
         raise ArithmeticError("secret")
 
     monkeypatch.setattr(service.parts.writer, "write", broken)
-    line.send(request())
+    line.send(asking())
     status, _, told = line.answer()
     assert status == 500
     assert "secret" not in json.dumps(told)
@@ -189,9 +221,9 @@ def test_what_is_unforeseen_is_told_without_internals(
 def test_a_client_that_leaves_meanwhile_harms_nobody(service: Any, address: str, line: Line) -> None:
     service.join("iris", window_ms=200, max_items=64)
     leaving = Line(address)
-    leaving.send(request())
-    line.send(request())
+    leaving.send(asking())
+    line.send(asking())
     leaving.close()
     assert line.answer()[0] == 200
-    line.send(request())
+    line.send(asking())
     assert line.answer()[0] == 200

@@ -377,3 +377,81 @@ def test_what_waits_is_answered_before_the_batcher_ends() -> None:
             assert await waiting == [(1, 1.0)]
 
     run(story())
+
+
+def heard_of(batcher: Batcher, sums: Sums, *contents: bytes) -> tuple[bool, list[tuple[Any, Exception | None]]]:
+    heard: list[tuple[Any, Exception | None]] = []
+    return batcher.answer_in_turn(sums, contents, 5, lambda answers, error: heard.append((answers, error))), heard
+
+
+async def known(batcher: Batcher, sums: Sums) -> None:
+    """Have the batcher know that the network is over in a blink."""
+    for _ in range(KNOWN_BATCHES):
+        await batcher.answer(sums, [b"0"])
+    sums.passes.clear()
+
+
+def test_what_is_answered_in_turn_shares_a_pass_without_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        told: list[int] = []
+        sums = Sums(cheap=True)
+        with running(tell=told.append) as batcher:
+            taken, heard = heard_of(batcher, sums, b"1")
+            assert not taken, "nothing is known of its cost"
+            await known(batcher, sums)
+            asked = [heard_of(batcher, sums, b"%d" % n, b"1") for n in range(3)]
+            assert all(taken for taken, _ in asked)
+            assert batcher.inflight == 3
+            other = asyncio.ensure_future(batcher.answer(sums, [b"7"]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [heard for _, heard in asked] == [[([(1, float(n)), (1, 1.0)], None)] for n in range(3)]
+            assert await other == [(1, 7.0)]
+            assert batcher.inflight == 0
+            assert told[-1] == 0
+        assert sums.passes[0][:6] == [0.0, 1.0, 1.0, 1.0, 2.0, 1.0]
+        assert not heard
+
+    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
+    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
+    run(story())
+
+
+def test_in_turn_one_that_is_wrong_fails_alone_and_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        sums = Sums(cheap=True)
+        with running(inflight_limit=3) as batcher:
+            await known(batcher, sums)
+            _, good = heard_of(batcher, sums, b"1")
+            _, bad = heard_of(batcher, sums, b"bad")
+            _, negative = heard_of(batcher, sums, b"-1")
+            with pytest.raises(Overloaded):
+                heard_of(batcher, sums, b"2")
+            await asyncio.sleep(0)
+            assert good == [([(1, 1.0)], None)]
+            assert isinstance(bad[0][1], InvalidItem)
+            assert isinstance(negative[0][1], ArithmeticError)
+            assert batcher.inflight == 0
+            taken, heard = heard_of(batcher, sums)
+            assert not taken, "nothing was asked"
+            assert not heard
+
+    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
+    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
+    run(story())
+
+
+def test_in_turn_is_nothing_that_waits_for_a_window_or_is_larger_than_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        sums = Sums(cheap=True)
+        with running() as batcher:
+            await known(batcher, sums)
+            assert heard_of(batcher, sums, *[b"1"] * 32)[0]
+            assert not heard_of(batcher, sums, *[b"1"] * 1000)[0]
+            batcher.configure("sums", Batching(window_ms=1))
+            assert not heard_of(batcher, sums, b"1")[0]
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
+    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
+    run(story())
