@@ -64,6 +64,7 @@ class Predictor:
         self._recent = recent or RecentInputs()
         self.key: Hashable = version_id
         self.cheap = isinstance(network.spec.input, FeaturesInput) and device.type == "cpu"
+        self._feeds_as_it_is = isinstance(network.power, nn.Identity) and isinstance(network.projection, nn.Identity)
         with torch.inference_mode():
             self._head = network.head.prepared()
 
@@ -127,5 +128,5 @@ class Predictor:
         self._recent.note(items)
 
     def _scored(self, features: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return self._head(self._network.fed(features)).float().cpu()  # (batch, labels)
+        fed = features if self._feeds_as_it_is else self._network.fed(features)
+        return self._head(fed).float().cpu()  # (batch, labels)
