@@ -46,4 +46,6 @@ class Pace:
 def step_back(niceness: int = 5) -> None:
     """Let the scheduler favour all other threads of this process over the calling one, where it knows threads."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        thread = threading.get_native_id()
+        already = os.getpriority(os.PRIO_PROCESS, thread)  # to have less than the process has is not granted
+        os.setpriority(os.PRIO_PROCESS, thread, max(niceness, already))

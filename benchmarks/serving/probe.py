@@ -4,6 +4,7 @@ The load generator mixes the times of refusals and answers; this keeps them apar
 """
 
 import http.client
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ class Seen:
 
 
 class Probe:
-    """Threads that ask at fixed times until the block ends; one that still waits lets its next times pass."""
+    """Threads that ask at fixed times until the block ends; one that still waits lets its next times pass.
+
+    It then waits for the next one of them: who asks just when an answer has made room would never be refused.
+    """
 
     def __init__(self, running: Running, body: bytes, *, threads: int = 4, per_second: float = 40) -> None:
         self._running = running
@@ -63,7 +67,7 @@ class Probe:
                 connection.close()
             ended = time.monotonic()
             self.seen.append(Seen(started, status, 1000 * (ended - started)))
-            due = max(due + self._period, ended)
+            due += self._period * max(1, math.ceil((ended - due) / self._period))
         connection.close()
 
 

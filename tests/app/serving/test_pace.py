@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,3 +47,14 @@ def test_only_the_thread_that_steps_back_is_niced() -> None:
 
     assert found == [3]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives each thread a niceness of its own")
+def test_a_thread_that_is_nicer_already_stays_so() -> None:
+    def job() -> int:
+        step_back(7)
+        step_back(3)  # to take back is a privilege, which a server has not
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(job).result(10) == 7
