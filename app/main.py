@@ -88,13 +88,14 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
     weights = WeightStore(settings.weights_dir, kill_point)
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
     metrics = Metrics()
+    traffic = Traffic(settings.data_dir)
     batcher = Batcher(
         threads=passes,
         decoding_threads=DECODING_THREADS,
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
         observe=metrics.batch,
-        tell=Traffic(settings.data_dir).tell,
+        tell=traffic.tell,
         widen=widening(settings.server_threads, passes * settings.server_threads),
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
@@ -133,7 +134,7 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
         shared=LearningMetrics(registry, receipts, figures).families,
     )
     reaper = Timer("reaper", REAP_SECONDS, SampleQueue(database).expire)
-    tidying = Tidying(lambda: batcher.inflight > 0)
+    tidying = Tidying(lambda: batcher.inflight > 0 or traffic.recent)
     tidier = Timer("tidier", TIDY_SECONDS, tidying.look)
 
     @asynccontextmanager

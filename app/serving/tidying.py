@@ -19,7 +19,7 @@ class Tidying:
     """Takes over the collector of the process while it is on."""
 
     def __init__(self, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        """`busy` says whether a request is in work."""
+        """`busy` says whether a request is in work, or is likely to come within a tenth of a second."""
         self._busy = busy
         self._clock = clock
         self._before = gc.get_threshold()
