@@ -132,7 +132,7 @@ class FastLane:
                     "head": {
                         "serves": serves,
                         "samples": taught.sums.samples,
-                        "refined_at": taught.stepped.samples if taught.stepped else None,
+                        "refined_at": taught.refined_at,
                         "learned_by": "closed form",
                     },
                     "choice": taught.choice and taught.choice.to_json(),

@@ -76,7 +76,11 @@ class Refined:
                 "anchor": anchor_after(attempt, self.judged, self.promoted),
                 "gate": self.judgement.metrics,
                 "learning": record.to_json(),
-                "head": {"samples": self.taught.sums.samples, "rehearsed": rehearsed},
+                "head": {
+                    "samples": self.taught.sums.samples,
+                    "refined_at": self.taught.refined_at,
+                    "rehearsed": rehearsed,
+                },
                 "choice": self.taught.choice and self.taught.choice.to_json(),
                 "delta": base_id is not None,
                 **attempt.about(self.material),

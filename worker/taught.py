@@ -58,6 +58,11 @@ class Taught:
         """Bytes of the sums and the factor in memory."""
         return self.sums.nbytes + self.factor.nbytes + (self.fading.sums.nbytes if self.fading else 0)
 
+    @property
+    def refined_at(self) -> int | None:
+        """Over how many samples the steps were taken that are in the last head; None without steps."""
+        return self.stepped.samples if self.stepped is not None else None
+
     def copy(self) -> "Taught":
         """Copy all but the tally and the factor, which both then share."""
         fading = self.fading.copy() if self.fading is not None else None
@@ -111,6 +116,7 @@ class Taught:
         steps = refinement(recipe, self.choice)
         if steps and self.sums.samples and (features or self._steps_hold(steps)):
             return [laid_out(self._refined(features or {}, steps, scale), self.sums.width, label_ids, scale=1.0)]
+        self.stepped = None
         steady = self.factor.solve(self.sums, settings, label_ids, strength=strength, scale=scale)
         if self.fading is None:
             return [steady]

@@ -90,8 +90,9 @@ def answer_in_turn(parts: Parts, model: str, question: Asked, ended: Callable[[C
     `ended` is given what makes the answer, or raises what went wrong, as `answer` does. So does this at once.
     """
     live = parts.live_models.get(model)
-    if live is None or not (predictor := live.predictor()).cheap:
+    if live is None or live.current is None or not live.current.predictor.cheap:
         return False
+    predictor = live.predictor()
     started = time.perf_counter()
 
     def heard(answers: list[Answer] | None, error: Exception | None) -> None:

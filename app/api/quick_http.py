@@ -60,6 +60,8 @@ class QuickHttp(HttpToolsProtocol):
             super().on_headers_complete()
             if body:
                 super().on_body(body)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unset_keepalive_if_required()  # set by what was answered within this piece
 
     def on_headers_complete(self) -> None:
         self._held = self._taken()

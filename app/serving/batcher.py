@@ -146,7 +146,10 @@ class Batcher:
 
         def let_go(answers: list[A] | None, error: Exception | None) -> None:  # holds no ask, which holds this
             self._let_go(queue, count)
-            ended(answers, error)
+            try:
+                ended(answers, error)
+            except Exception:  # the others of the batch must hear of theirs
+                log.exception("answer lost", model=queue.name)
 
         ask = self._taken(queue, predictor, contents, top_k, let_go)
         self._put_on_loop(queue, [Part(ask, 0, count)])

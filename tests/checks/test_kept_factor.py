@@ -138,7 +138,7 @@ def test_another_strength_or_kind_many_samples_and_few_features_are_solved_anew(
         assert apart(kept.linear(sums, config), sums, config) < 1e-8
     sums.add(features[:100], label_ids[:100], backbone="a")
     assert apart(kept.linear(sums, config), sums, config) < 1e-8
-    assert kept.nbytes == 8 * WIDTH**2
+    assert kept.nbytes == 8 * WIDTH * (WIDTH + len(LABELS))
     narrow = Sums(4, "a")
     narrow.add(features[:, :4], label_ids, backbone="a")
     small = KeptFactor()

@@ -123,5 +123,14 @@ def test_a_copy_that_is_gone_back_to_has_what_it_had(pupil: Pupil) -> None:
     assert not before.looks_at_samples(RECIPE)
 
 
+def test_a_head_without_steps_says_so(pupil: Pupil) -> None:
+    pupil.edit(0, 200)
+    pupil.head()
+    assert pupil.taught.refined_at == 200
+    pupil.taught.choice = Choice(0.9, 0.5, 200, 100, None, None)  # so strongly held that steps would do harm
+    pupil.head()
+    assert pupil.taught.refined_at is None
+
+
 def test_without_samples_every_label_is_masked(pupil: Pupil) -> None:
     assert pupil.head().bias.tolist() == [MASKED] * 3

@@ -50,6 +50,11 @@ class _Kept:
         room[: len(scatter.means)] = scatter.means - scatter.means.mean(0)
         return cls(sums.settled, settings, strength, then, factor, room, room.new_empty(_MOST_TERMS, *room.shape))
 
+    @property
+    def nbytes(self) -> int:
+        rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in self.known) + sum(self.solved)
+        return self.factor.nbytes + rows * self.factor[0].nbytes
+
     def follow(self, since: tuple[Moved, ...]) -> Tensor:
         """Give the directions, those of these samples last; what was solved for samples that are known stays."""
         same = 0
@@ -72,8 +77,8 @@ class KeptFactor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the factor in memory: as many as the square takes."""
-        return self._kept.factor.nbytes if self._kept is not None else 0
+        """Bytes in memory: of the factor, as many as the square takes, and of what was solved with it."""
+        return self._kept.nbytes if self._kept is not None else 0
 
     def solve(
         self,

@@ -7,8 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api import predict
 from app.api.express import Express
 from app.api.quick_http import QuickHttp
+from app.errors import InvalidItem
 from app.serving import batcher
 from tests.app.api.conftest import ADMIN_KEY
 
@@ -32,6 +34,7 @@ class Line:
     """A connection that is written to by hand."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         host, port = address.split(":")
         self._socket = socket.create_connection((host, int(port)), timeout=20)
         self._file = self._socket.makefile("rb")
@@ -163,6 +166,36 @@ def test_half_a_request_behind_a_whole_one_waits_for_the_rest(line: Line) -> Non
     assert line.answer()[0] == 200
     line.send(second[50:])
     assert line.answer()[0] == 200
+
+
+def test_what_is_refused_in_turn_leaves_no_timer_on_the_request_behind_it(
+    service: Any, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    made = QuickHttp.connection_made
+
+    def noting(self: QuickHttp, transport: Any) -> None:
+        seen.append(self)
+        made(self, transport)
+
+    monkeypatch.setattr(QuickHttp, "connection_made", noting)
+    refusals = [InvalidItem("bad", "Refused before it is in work.")]
+    contents_of = predict.contents_of
+
+    def refusing(*given: Any) -> list[bytes]:
+        if refusals:
+            raise refusals.pop()
+        return contents_of(*given)
+
+    other = Line(line.address)
+    service.join("iris", window_ms=500, max_items=64)  # so that the second one is in work for a while
+    monkeypatch.setattr(predict, "contents_of", refusing)
+    other.send(asking() + asking())
+    assert other.answer()[0] == 422
+    connection = seen[-1]
+    assert connection.timeout_keep_alive_task is None or connection.cycle.response_complete
+    assert other.answer()[0] == 200
+    other.close()
 
 
 @pytest.mark.parametrize(("more", "quickly"), [({"Connection": "close"}, 1), ({"version": "1.0"}, 0)])
