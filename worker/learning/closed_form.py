@@ -83,15 +83,19 @@ def closed_form(settings: ClosedFormSettings) -> ClosedForm:
     return CLOSED_FORMS[settings.kind]
 
 
+def held(settings: ClosedFormSettings, strength: float | None = None) -> float:
+    """How strongly a head is held: as the settings say, else by `strength`, else by the form's default."""
+    chosen = settings.strength if settings.strength is not None else strength
+    return closed_form(settings).default if chosen is None else chosen
+
+
 def discriminant(scatter: Scatter, settings: ClosedFormSettings, strength: float | None = None) -> Discriminant:
     """Solve in float64. `strength` stands in where the settings leave it open; without either it is the default.
 
     Raises LearningFailed where the matrix has no factor or the result is not finite.
     """
-    form = closed_form(settings)
-    chosen = settings.strength if settings.strength is not None else strength
     try:
-        found = form.solve(scatter, form.default if chosen is None else chosen, settings.balanced)
+        found = closed_form(settings).solve(scatter, held(settings, strength), settings.balanced)
     except RuntimeError as error:
         raise LearningFailed(
             f"The {settings.kind} head has no solution ({error}): raise its strength, or have one chosen."

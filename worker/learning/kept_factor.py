@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.learning.closed_form import UNCALIBRATED, ClosedFormSettings, Solved, closed_form, discriminant, laid_out
+from worker.learning.closed_form import (
+    UNCALIBRATED,
+    ClosedFormSettings,
+    Solved,
+    closed_form,
+    discriminant,
+    held,
+    laid_out,
+)
 from worker.learning.increment import Then, directions_of, increment
 from worker.learning.scatter import Discriminant, Linear, Scatter, inverted
 from worker.learning.sums import Moved, Sums
@@ -96,8 +104,12 @@ class KeptFactor:
 
     def linear(self, sums: Sums, settings: ClosedFormSettings, strength: float | None = None) -> Linear:
         """Give the head of all labels that have samples, in float64."""
-        held, kept = _held(settings, strength), self._kept
-        if kept is not None and (kept.settled, kept.settings, kept.strength) == (sums.settled, settings, held):
+        kept = self._kept
+        if kept is not None and (kept.settled, kept.settings, kept.strength) == (
+            sums.settled,
+            settings,
+            held(settings, strength),
+        ):
             try:
                 return self._later(kept, sums)
             except _Dear:
@@ -109,12 +121,11 @@ class KeptFactor:
         self, sums: Sums, settings: ClosedFormSettings, strength: float | None = None
     ) -> tuple[Scatter, Discriminant]:
         """Solve whole, and keep the factor for what comes next."""
-        held = _held(settings, strength)
         self._kept = None  # two at once would be twice the memory
         scatter = sums.scatter()
-        found = discriminant(scatter, settings, held)
+        found = discriminant(scatter, settings, strength)
         if sums.width >= _LEAST_WIDTH:
-            self._kept = _Kept.of(sums, settings, held, scatter, found.factor)
+            self._kept = _Kept.of(sums, settings, held(settings, strength), scatter, found.factor)
         return scatter, found
 
     def _later(self, kept: _Kept, sums: Sums) -> Linear:
@@ -166,11 +177,6 @@ class KeptFactor:
         scaled = torch.tensor([value * shift**number for number, value in enumerate(coefficients)], dtype=torch.float64)
         terms = kept.powers.flatten(1)[: len(coefficients), : count * kept.factor.shape[0]]
         return (scaled @ terms).reshape(count, -1)
-
-
-def _held(settings: ClosedFormSettings, strength: float | None) -> float:
-    chosen = settings.strength if settings.strength is not None else strength
-    return closed_form(settings).default if chosen is None else chosen
 
 
 def _rounded(furthest: float) -> float:

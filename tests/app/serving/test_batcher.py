@@ -379,6 +379,13 @@ def test_what_waits_is_answered_before_the_batcher_ends() -> None:
     run(story())
 
 
+@pytest.fixture
+def blink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a batch costs here, it is over in a blink, and many fit into a turn."""
+    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
+    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
+
+
 def heard_of(batcher: Batcher, sums: Sums, *contents: bytes) -> tuple[bool, list[tuple[Any, Exception | None]]]:
     heard: list[tuple[Any, Exception | None]] = []
     return batcher.answer_in_turn(sums, contents, 5, lambda answers, error: heard.append((answers, error))), heard
@@ -391,7 +398,8 @@ async def known(batcher: Batcher, sums: Sums) -> None:
     sums.passes.clear()
 
 
-def test_what_is_answered_in_turn_shares_a_pass_without_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("blink")
+def test_what_is_answered_in_turn_shares_a_pass_without_a_task() -> None:
     async def story() -> None:
         told: list[int] = []
         sums = Sums(cheap=True)
@@ -412,12 +420,11 @@ def test_what_is_answered_in_turn_shares_a_pass_without_a_task(monkeypatch: pyte
         assert sums.passes[0][:6] == [0.0, 1.0, 1.0, 1.0, 2.0, 1.0]
         assert not heard
 
-    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
-    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
     run(story())
 
 
-def test_in_turn_one_that_is_wrong_fails_alone_and_a_full_queue_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("blink")
+def test_in_turn_one_that_is_wrong_fails_alone_and_a_full_queue_refuses() -> None:
     async def story() -> None:
         sums = Sums(cheap=True)
         with running(inflight_limit=3) as batcher:
@@ -436,12 +443,11 @@ def test_in_turn_one_that_is_wrong_fails_alone_and_a_full_queue_refuses(monkeypa
             assert not taken, "nothing was asked"
             assert not heard
 
-    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
-    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
     run(story())
 
 
-def test_in_turn_is_nothing_that_waits_for_a_window_or_is_larger_than_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("blink")
+def test_in_turn_is_nothing_that_waits_for_a_window_or_is_larger_than_a_turn() -> None:
     async def story() -> None:
         sums = Sums(cheap=True)
         with running() as batcher:
@@ -452,6 +458,4 @@ def test_in_turn_is_nothing_that_waits_for_a_window_or_is_larger_than_a_turn(mon
             assert not heard_of(batcher, sums, b"1")[0]
             await asyncio.sleep(0)
 
-    monkeypatch.setattr("app.serving.batcher.BLINK_SECONDS", 10.0)
-    monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
     run(story())
