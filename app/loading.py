@@ -29,7 +29,8 @@ from app.networks.skeleton import Skeleton
 from app.networks.spec import NetworkSpec
 from app.networks.user_network import penalties_of
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, FileState, Version
+from app.storage.states import ArtifactKind, FileState
+from app.storage.tables import Version
 from app.storage.weights import WeightStore
 
 log = get_logger(__name__)

@@ -29,7 +29,8 @@ from app.recipe import ImageInput, NetworkChoice, NewModel
 from app.storage.database import Database
 from app.storage.migrate import upgrade
 from app.storage.registry import ModelRegistry
-from app.storage.tables import Artifact, ArtifactKind, FileState, Verdict, Version
+from app.storage.states import ArtifactKind, FileState, Verdict
+from app.storage.tables import Artifact, Version
 from app.storage.weights import WeightStore
 
 LABELS = ("a", "b", "c")

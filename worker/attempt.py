@@ -22,7 +22,8 @@ from app.storage.killpoint import KillPoint
 from app.storage.line import LineReader
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, Version
+from app.storage.states import ArtifactKind
+from app.storage.tables import Version
 from app.storage.weights import WeightFile, WeightStore
 from worker.learning.failure import LearningStopped
 from worker.material import Material

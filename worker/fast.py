@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from app.networks.serialization import backbone_digest
 from app.networks.standardize import FROZEN_AFTER, Standardize, standardize
 from app.storage.claims import Outcome
-from app.storage.tables import RevisionAction, Verdict, Version
+from app.storage.states import RevisionAction, Verdict
+from app.storage.tables import Version
 from worker.attempt import Attempt
 from worker.featuring import FeatureSource
 from worker.gate import Decision, too_early

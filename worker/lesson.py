@@ -12,7 +12,8 @@ from app.errors import NothingLearned
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
 from app.storage.claims import Outcome
-from app.storage.tables import Verdict, Version
+from app.storage.states import Verdict
+from app.storage.tables import Version
 from app.storage.weights import WeightFile
 from worker.attempt import Attempt
 from worker.decoding import Content, Decoder

@@ -13,7 +13,7 @@ from app.errors import LeaseLost, StaleParent
 from app.log import get_logger
 from app.storage.claims import Claim
 from app.storage.queue import SampleQueue
-from app.storage.tables import Lane, UpdateKind
+from app.storage.states import Lane, UpdateKind
 from app.storage.triggers import Due
 
 log = get_logger(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from app.recipe import Recipe
 from app.storage.claims import Claim, ClaimedRevision
 from app.storage.line import MEMORIES, LineReader, Stored
-from app.storage.tables import Lane, RevisionAction
+from app.storage.states import Lane, RevisionAction
 from worker.holdout import Side, split
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.networks.spec import NetworkSpec
 from app.storage.claims import Outcome
-from app.storage.tables import Verdict
+from app.storage.states import Verdict
 from app.storage.weights import WeightFile
 from worker.attempt import Attempt
 from worker.gate import Judged

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from app.storage.claims import Outcome
 from app.storage.registry import Live
-from app.storage.tables import Verdict, Version
+from app.storage.states import Verdict
+from app.storage.tables import Version
 from app.storage.weights import WeightFile
 from worker.attempt import Attempt
 from worker.featuring import FeatureSource

@@ -14,7 +14,8 @@ from app.log import get_logger
 from app.recipe import Recipe
 from app.storage.claims import Claim
 from app.storage.killpoint import KillPoint
-from app.storage.tables import Lane, Version
+from app.storage.states import Lane
+from app.storage.tables import Version
 from worker.attempt import Attempt, Stores
 from worker.courtesy import Courtesy
 from worker.decoding import Decoder

@@ -12,7 +12,7 @@ from app.log import get_logger
 from app.storage.learning_figures import LearningFigures
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
-from app.storage.tables import AssignmentRole
+from app.storage.states import AssignmentRole
 
 log = get_logger(__name__)
 

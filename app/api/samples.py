@@ -31,7 +31,8 @@ from app.errors import InvalidItem, Overloaded
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
 from app.storage.receipts import Receipt
-from app.storage.tables import LedgerRole, Model, SampleState
+from app.storage.states import LedgerRole, SampleState
+from app.storage.tables import Model
 
 router = APIRouter(prefix="/v1/models/{model}/samples", tags=["samples"])
 

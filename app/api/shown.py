@@ -7,7 +7,8 @@ from app.api.deps import Parts
 from app.api.schemas.models import ModelAnswer, QueueAnswer
 from app.api.schemas.versions import PrequentialAnswer, TestAnswer, VersionAnswer
 from app.batching import Batching
-from app.storage.tables import ArtifactKind, LabelState, Model, Version
+from app.storage.states import ArtifactKind, LabelState
+from app.storage.tables import Model, Version
 
 
 def shown_model(parts: Parts, model: Model) -> ModelAnswer:

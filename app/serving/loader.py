@@ -18,7 +18,8 @@ from app.serving.predictor import Predictor
 from app.serving.recent_inputs import RecentInputs
 from app.serving.warm_up import warm_up
 from app.storage.registry import ModelRegistry
-from app.storage.tables import FileState, Model, Version
+from app.storage.states import FileState
+from app.storage.tables import Model, Version
 
 
 class PredictorLoader:

@@ -26,7 +26,7 @@ from app.serving.swap_report import SwapReport
 from app.storage.learning_figures import LabelAges
 from app.storage.registry import Assigned, ModelRegistry
 from app.storage.servers import ServerRoster, ServingReport
-from app.storage.tables import AssignmentRole
+from app.storage.states import AssignmentRole
 
 log = get_logger(__name__)
 

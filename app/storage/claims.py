@@ -13,19 +13,8 @@ from sqlalchemy.orm import Session
 from app.networks.spec import NetworkSpec
 from app.storage.promotions import chunks
 from app.storage.revisions import erase_inputs
-from app.storage.tables import (
-    Lane,
-    LedgerRole,
-    Model,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-    UpdateKind,
-    Verdict,
-    Version,
-)
+from app.storage.states import Lane, LedgerRole, RevisionAction, RevisionState, SampleState, UpdateKind, Verdict
+from app.storage.tables import Model, Revision, Sample, Version
 from app.storage.weights import WeightFile
 
 

@@ -14,7 +14,8 @@ from app.storage.database import literal
 from app.storage.killpoint import KillPoint
 from app.storage.leases import rows_changed
 from app.storage.promotions import append_promotion, last_promotion, record
-from app.storage.tables import LedgerEntry, Model, Revision, RevisionState, Update, UpdateState, Verdict, Version
+from app.storage.states import RevisionState, UpdateState, Verdict
+from app.storage.tables import LedgerEntry, Model, Revision, Update, Version
 from app.storage.verdicts import insert_version, judge_revisions
 
 

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict
 from app.recipe import NewModel
 from app.storage.promotions import last_promotion, lock_model
-from app.storage.tables import Family, FileState, Model, Version
+from app.storage.states import FileState
+from app.storage.tables import Family, Model, Version
 
 
 def join(session: Session, new: NewModel, at: datetime) -> tuple[int | None, str | None]:

@@ -19,21 +19,8 @@ from app.storage.database import Database, literal, now, reads, writes
 from app.storage.labels import LabelBook
 from app.storage.promotions import chunks, last_promotion, lock_model, record
 from app.storage.revisions import new_revision, newest_revision, quarantine_sample, withdraw_sample
-from app.storage.tables import (
-    Label,
-    LabelState,
-    LedgerEntry,
-    LedgerRole,
-    Model,
-    Payload,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-    Update,
-    UpdateState,
-)
+from app.storage.states import LabelState, LedgerRole, RevisionAction, RevisionState, SampleState, UpdateState
+from app.storage.tables import Label, LedgerEntry, Model, Payload, Revision, Sample, Update
 
 
 @dataclass(frozen=True)

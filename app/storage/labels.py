@@ -14,7 +14,8 @@ from app.errors import InvalidItem
 from app.recipe import Recipe
 from app.storage.database import literal
 from app.storage.promotions import lock_model
-from app.storage.tables import Label, LabelState, Model, Revision, RevisionAction, RevisionState
+from app.storage.states import LabelState, RevisionAction, RevisionState
+from app.storage.tables import Label, Model, Revision
 
 
 class LabelBook:

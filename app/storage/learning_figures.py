@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.storage.database import Database, literal, now, reads
-from app.storage.tables import LedgerEntry, LedgerRole, Model, Revision, Update, UpdateState, Version
+from app.storage.states import LedgerRole, UpdateState
+from app.storage.tables import LedgerEntry, Model, Revision, Update, Version
 
 SETTLED = timedelta(minutes=1)  # by then a transaction that took a smaller id has ended too
 

@@ -11,14 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.storage.database import literal
 from app.storage.promotions import lock_model, record, release_claims
-from app.storage.tables import (
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-    Update,
-    UpdateState,
-)
+from app.storage.states import RevisionAction, RevisionState, SampleState, UpdateState
+from app.storage.tables import Sample, Update
 
 ATTEMPTS = 5  # crashes of updates that held a revision, before it is set aside
 

@@ -13,17 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.storage.database import Database, literal, reads
 from app.storage.promotions import chunks
-from app.storage.tables import (
-    HoldoutScore,
-    LedgerRole,
-    Logits,
-    Model,
-    Payload,
-    Revision,
-    RevisionState,
-    Sample,
-    SampleState,
-)
+from app.storage.states import LedgerRole, RevisionState, SampleState
+from app.storage.tables import HoldoutScore, Logits, Model, Payload, Revision, Sample
 
 HOLDOUT_CAP = 2000
 

@@ -11,7 +11,8 @@ from app.errors import Conflict, FilesGone
 from app.storage.database import now
 from app.storage.promotions import ancestry, append_promotion, cancel_running, last_promotion, record
 from app.storage.settling import Fate, settle_samples
-from app.storage.tables import FileState, Model, Version
+from app.storage.states import FileState
+from app.storage.tables import Model, Version
 
 
 @dataclass(frozen=True)

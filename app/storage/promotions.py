@@ -14,20 +14,8 @@ from sqlalchemy.orm import Session, aliased
 
 from app.errors import UnknownModel
 from app.storage.database import literal
-from app.storage.tables import (
-    Assignment,
-    AssignmentRole,
-    Event,
-    Model,
-    Promotion,
-    Revision,
-    RevisionState,
-    Sample,
-    SampleState,
-    Update,
-    UpdateState,
-    Version,
-)
+from app.storage.states import AssignmentRole, RevisionState, SampleState, UpdateState
+from app.storage.tables import Assignment, Event, Model, Promotion, Revision, Sample, Update, Version
 
 T = TypeVar("T")
 

@@ -20,20 +20,8 @@ from app.storage.families import lock_family
 from app.storage.killpoint import KillPoint
 from app.storage.leases import end_update, expire_updates, rows_changed
 from app.storage.promotions import chunks, last_promotion, lock_model, release_claims
-from app.storage.tables import (
-    Lane,
-    Model,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-    Update,
-    UpdateKind,
-    UpdateState,
-    Verdict,
-    Version,
-)
+from app.storage.states import Lane, RevisionAction, RevisionState, SampleState, UpdateKind, UpdateState, Verdict
+from app.storage.tables import Model, Revision, Sample, Update, Version
 from app.storage.triggers import Due, due_updates
 
 PATIENCE = 8  # every so many claims the order is reversed, so that what failed before is not starved

@@ -11,18 +11,8 @@ from sqlalchemy.orm import Session
 from app.errors import UnknownSample
 from app.storage.database import Database, literal, now, reads
 from app.storage.promotions import chunks
-from app.storage.tables import (
-    Label,
-    LedgerEntry,
-    LedgerRole,
-    Model,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    Verdict,
-    Version,
-)
+from app.storage.states import LedgerRole, RevisionAction, RevisionState, Verdict
+from app.storage.tables import Label, LedgerEntry, Model, Revision, Sample, Version
 
 _WORDS = {RevisionAction.ADD: "labelled", RevisionAction.REPLACE: "corrected", RevisionAction.REMOVE: "taken out"}
 

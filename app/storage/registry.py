@@ -29,21 +29,8 @@ from app.storage.promotions import (
     record,
 )
 from app.storage.settling import Fate
-from app.storage.tables import (
-    Artifact,
-    ArtifactKind,
-    Assignment,
-    Family,
-    FileState,
-    Label,
-    LabelState,
-    Lane,
-    LedgerEntry,
-    Model,
-    Promotion,
-    Verdict,
-    Version,
-)
+from app.storage.states import ArtifactKind, FileState, LabelState, Lane, Verdict
+from app.storage.tables import Artifact, Assignment, Family, Label, LedgerEntry, Model, Promotion, Version
 
 
 @dataclass(frozen=True)

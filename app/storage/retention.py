@@ -15,17 +15,8 @@ from sqlalchemy.orm import Session
 from app.log import get_logger
 from app.storage.database import Database, literal, now, reads, writes
 from app.storage.promotions import chunks, last_promotion, lock_model
-from app.storage.tables import (
-    Artifact,
-    ArtifactKind,
-    FileState,
-    HoldoutScore,
-    Model,
-    Serving,
-    Update,
-    UpdateState,
-    Version,
-)
+from app.storage.states import ArtifactKind, FileState, UpdateState
+from app.storage.tables import Artifact, HoldoutScore, Model, Serving, Update, Version
 from app.storage.weights import WeightStore
 
 log = get_logger(__name__)

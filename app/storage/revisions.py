@@ -10,16 +10,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.storage.features import forget
-from app.storage.tables import (
-    LedgerRole,
-    Logits,
-    Payload,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-)
+from app.storage.states import LedgerRole, RevisionAction, RevisionState, SampleState
+from app.storage.tables import Logits, Payload, Revision, Sample
 
 
 def newest_revision(session: Session, sample_id: str) -> Revision:

@@ -16,15 +16,8 @@ from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.storage.promotions import chunks
-from app.storage.tables import (
-    LedgerEntry,
-    LedgerRole,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-)
+from app.storage.states import LedgerRole, RevisionAction, RevisionState, SampleState
+from app.storage.tables import LedgerEntry, Revision, Sample
 
 
 class Fate(StrEnum):

@@ -13,19 +13,8 @@ from sqlalchemy.orm import Session
 from app.ingredients import Schedule
 from app.recipe import Recipe
 from app.storage.database import literal
-from app.storage.tables import (
-    Lane,
-    Model,
-    Revision,
-    RevisionState,
-    Sample,
-    SampleState,
-    Update,
-    UpdateKind,
-    UpdateState,
-    Verdict,
-    Version,
-)
+from app.storage.states import Lane, RevisionState, SampleState, UpdateKind, UpdateState, Verdict
+from app.storage.tables import Model, Revision, Sample, Update, Version
 
 FIRST_RETRY_SECONDS = 30.0
 LAST_RETRY_SECONDS = 3600.0

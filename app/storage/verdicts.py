@@ -12,21 +12,8 @@ from sqlalchemy.orm import Session
 from app.storage.claims import Claim, Outcome
 from app.storage.promotions import chunks
 from app.storage.revisions import erase_inputs
-from app.storage.tables import (
-    Artifact,
-    FileState,
-    HoldoutScore,
-    LedgerRole,
-    Logits,
-    Model,
-    Revision,
-    RevisionAction,
-    RevisionState,
-    Sample,
-    SampleState,
-    Verdict,
-    Version,
-)
+from app.storage.states import FileState, LedgerRole, RevisionAction, RevisionState, SampleState, Verdict
+from app.storage.tables import Artifact, HoldoutScore, Logits, Model, Revision, Sample, Version
 
 JUDGEMENTS = 3  # inconclusive verdicts on batches that held a revision, before it is set aside
 

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from app.errors import Corrupt, MissingWeights, NotFound
 from app.storage.killpoint import KillPoint
-from app.storage.tables import Artifact, ArtifactKind
+from app.storage.states import ArtifactKind
+from app.storage.tables import Artifact
 
 _SUFFIX = {ArtifactKind.WEIGHTS: "safetensors", ArtifactKind.LEARNER_STATE: "learner.safetensors"}
 _PARTIAL = ".partial"

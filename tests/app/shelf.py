@@ -16,7 +16,8 @@ from app.recipe import FeaturesInput, Input, NetworkChoice, NewModel, Recipe
 from app.storage.database import Database
 from app.storage.migrate import upgrade
 from app.storage.registry import ModelRegistry
-from app.storage.tables import Artifact, ArtifactKind, FileState, Model, Verdict, Version
+from app.storage.states import ArtifactKind, FileState, Verdict
+from app.storage.tables import Artifact, Model, Version
 from app.storage.weights import WeightStore
 
 

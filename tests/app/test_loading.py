@@ -16,7 +16,8 @@ from app.networks.network import Network
 from app.networks.serialization import backbone_digest, to_bytes
 from app.networks.standardize import standardize
 from app.recipe import ImageInput
-from app.storage.tables import FileState, Version
+from app.storage.states import FileState
+from app.storage.tables import Version
 from tests.app.shelf import Shelf, bias, moved_all, open_shelf
 
 

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from app.storage.claims import Claim
-from app.storage.tables import ArtifactKind, Version
+from app.storage.states import ArtifactKind
+from app.storage.tables import Version
 from app.storage.weights import WeightStore
 from tests.app.storage.stores import Stores
 from tests.processes import school

@@ -20,7 +20,8 @@ import pytest
 from app.networks.catalog import build
 from app.networks.serialization import to_bytes
 from app.networks.spec import NetworkSpec
-from app.storage.tables import ArtifactKind, Model
+from app.storage.states import ArtifactKind
+from app.storage.tables import Model
 from app.storage.weights import WeightStore
 from tests.app.storage.stores import Stores
 from tests.processes import school

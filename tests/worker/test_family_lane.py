@@ -12,7 +12,8 @@ from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim
 from app.storage.intake import NewSample
 from app.storage.settling import Fate
-from app.storage.tables import FileState, Lane, Model, Update, Verdict, Version
+from app.storage.states import FileState, Lane, Verdict
+from app.storage.tables import Model, Update, Version
 from tests.worker.school import SECRET, Countdown, School
 from worker.loop import GiveWay, Loop, Pace
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from app.recipe import Recipe
 from app.storage.settling import Fate
-from app.storage.tables import ArtifactKind, SampleState, Verdict, Version
+from app.storage.states import ArtifactKind, SampleState, Verdict
+from app.storage.tables import Version
 from tests.worker.joint import contents, difference, joint_head
 from tests.worker.school import School, asked, inputs_read
 from worker.learning.strength import Choice

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import LeaseLost
 from app.storage.claims import Claim
-from app.storage.tables import SampleState
+from app.storage.states import SampleState
 from tests.worker.school import School
 from worker.loop import GiveWay, Loop, Pace
 

@@ -10,7 +10,7 @@ import torch
 from app.errors import LeaseLost
 from app.networks.serialization import from_bytes
 from app.storage.settling import Fate
-from app.storage.tables import ArtifactKind, Lane, SampleState, UpdateKind, Verdict
+from app.storage.states import ArtifactKind, Lane, SampleState, UpdateKind, Verdict
 from tests.worker.joint import contents, difference
 from tests.worker.school import School, asked, inputs_read
 from worker.loop import GiveWay, Loop, Pace

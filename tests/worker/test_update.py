@@ -14,7 +14,8 @@ from app.errors import Corrupt, LeaseLost, MissingWeights, StaleParent
 from app.networks.features import features_content
 from app.storage.killpoint import KillPoint
 from app.storage.settling import Fate
-from app.storage.tables import ArtifactKind, FileState, SampleState, Verdict, Version
+from app.storage.states import ArtifactKind, FileState, SampleState, Verdict
+from app.storage.tables import Version
 from app.storage.weights import WeightStore
 from tests.worker.school import SECRET, Countdown, School
 from worker.holdout import fraction

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from app.api.limits import ITEMS
 from app.api.schemas.wire import LabelText, Number, Received, Sent, ShortText, example
-from app.storage.tables import SampleState
+from app.storage.states import SampleState
 
 _ID = "019aa5e2-7c1e-7b5a-9d1c-0a1b2c3d4e5f"
 

@@ -25,7 +25,8 @@ from app.api.v2.schemas import (
 from app.errors import FilesGone, NoLiveModel
 from app.networks.spec import NetworkSpec
 from app.serving.live_model import LiveModel
-from app.storage.tables import FileState, Model
+from app.storage.states import FileState
+from app.storage.tables import Model
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 

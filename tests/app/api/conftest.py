@@ -30,7 +30,8 @@ from app.storage.keys import KeyRing
 from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, LedgerRole, Verdict, Version
+from app.storage.states import ArtifactKind, LedgerRole, Verdict
+from app.storage.tables import Version
 from app.storage.weights import WeightStore
 
 ADMIN_KEY = "an-admin-key-for-tests-0123456789abcdef"

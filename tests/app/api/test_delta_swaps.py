@@ -17,7 +17,8 @@ from app.storage.database import Database
 from app.storage.intake import Intake, NewSample
 from app.storage.queue import SampleQueue
 from app.storage.registry import ModelRegistry
-from app.storage.tables import ArtifactKind, Verdict, Version
+from app.storage.states import ArtifactKind, Verdict
+from app.storage.tables import Version
 from app.storage.weights import WeightStore
 
 PREDICT = "/v1/models/iris/predict"

@@ -15,7 +15,8 @@ from app.networks.catalog import build, skeleton
 from app.networks.serialization import go_on, mapped, to_bytes
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
-from app.storage.tables import Artifact, ArtifactKind
+from app.storage.states import ArtifactKind
+from app.storage.tables import Artifact
 from app.storage.weights import WeightStore
 
 VERSION = "01900000-0000-7000-8000-0000000000ab"

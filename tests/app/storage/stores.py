@@ -17,7 +17,8 @@ from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
 from app.storage.servers import ServerRoster
-from app.storage.tables import ArtifactKind, Model, Update, Verdict, Version
+from app.storage.states import ArtifactKind, Verdict
+from app.storage.tables import Model, Update, Version
 from app.storage.weights import WeightStore
 
 

@@ -11,7 +11,8 @@ from app.recipe import FeaturesInput, NetworkChoice, NewModel, Recipe
 from app.storage.claims import Claim
 from app.storage.retention import Retention
 from app.storage.settling import Fate
-from app.storage.tables import ArtifactKind, FileState, Lane, Model, Update, UpdateKind, UpdateState, Verdict, Version
+from app.storage.states import ArtifactKind, FileState, Lane, UpdateKind, UpdateState, Verdict
+from app.storage.tables import Model, Update, Version
 from app.storage.triggers import Due
 from tests.app.storage.stores import Stores, sample
 

@@ -16,7 +16,8 @@ from app.storage.database import Database
 from app.storage.intake import Accepted, NewSample
 from app.storage.migrate import upgrade
 from app.storage.settling import Fate
-from app.storage.tables import Lane, Model, Verdict
+from app.storage.states import Lane, Verdict
+from app.storage.tables import Model
 from tests.app.storage.invariants import check
 from tests.app.storage.stores import Stores, open_stores
 

@@ -7,7 +7,7 @@ from app.storage.intake import Accepted, Intake, Refused
 from app.storage.killpoint import KillPoint
 from app.storage.queue import SampleQueue
 from app.storage.settling import Fate
-from app.storage.tables import Verdict
+from app.storage.states import Verdict
 from tests.app.storage.stores import Stores, sample
 
 

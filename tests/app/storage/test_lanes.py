@@ -8,7 +8,8 @@ from sqlalchemy import update
 from app.errors import LeaseLost, StaleParent
 from app.storage.claims import Claim
 from app.storage.settling import Fate
-from app.storage.tables import Lane, Model, SampleState, Update, UpdateKind
+from app.storage.states import Lane, SampleState, UpdateKind
+from app.storage.tables import Model, Update
 from app.storage.triggers import Due
 from tests.app.storage.stores import Stores, sample
 

@@ -5,7 +5,8 @@ from sqlalchemy import update
 
 from app.storage import learning_figures
 from app.storage.learning_figures import Done, LearningFigures
-from app.storage.tables import Update, UpdateState, Verdict
+from app.storage.states import UpdateState, Verdict
+from app.storage.tables import Update
 from tests.app.storage.stores import Stores, sample
 
 

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import select, update
 
 from app.errors import LeaseLost
-from app.storage.tables import Lane, Revision, Update, UpdateKind, Verdict
+from app.storage.states import Lane, UpdateKind, Verdict
+from app.storage.tables import Revision, Update
 from app.storage.triggers import Due
 from tests.app.storage.stores import Stores, sample
 

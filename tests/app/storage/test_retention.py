@@ -8,7 +8,8 @@ from app.recipe import FeaturesInput, NetworkChoice, NewModel
 from app.storage.promotions import chunks
 from app.storage.retention import Retention, Stored, scheduled
 from app.storage.servers import ServerRoster, ServingReport
-from app.storage.tables import ArtifactKind, FileState, Model, Update, Verdict, Version
+from app.storage.states import ArtifactKind, FileState, Verdict
+from app.storage.tables import Model, Update, Version
 from tests.app.storage.stores import Stores, sample
 
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from app.errors import Conflict, LeaseLost, NothingToRollBackTo, Pinned, UnknownVersion
 from app.storage.moves import Moved
 from app.storage.settling import Fate
-from app.storage.tables import Verdict
+from app.storage.states import Verdict
 from tests.app.storage.stores import Stores, sample
 
 

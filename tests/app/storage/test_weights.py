@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import Corrupt, MissingWeights, NotFound
-from app.storage.tables import Artifact, ArtifactKind
+from app.storage.states import ArtifactKind
+from app.storage.tables import Artifact
 from app.storage.weights import WeightFile, WeightStore
 
 VERSION = "01900000-0000-7000-8000-0000000000ab"
