@@ -12,8 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("app", "worker")
 LINES = 300
-LONGER = {  # the tables on one page, stores whose methods each are one transaction, one update from claim to commit
-    "worker/update.py",
+LONGER = {  # the tables on one page, stores whose methods each are one transaction
     "app/storage/tables.py",
     "app/storage/registry.py",
     "app/storage/intake.py",
