@@ -27,6 +27,7 @@ from app.api.metrics import Metrics
 from app.api.routers import ROUTERS
 from app.api.security import authorize
 from app.api.sharing_server import SharingServer
+from app.device import choose_device
 from app.errors import InvalidSetting, PerennialError
 from app.loading import VersionLoader
 from app.log import configure, get_logger
@@ -45,7 +46,7 @@ from app.serving.refresher import Refresher
 from app.serving.siblings import Place, Siblings
 from app.serving.tidying import Tidying
 from app.serving.timer import Timer
-from app.serving.width import inference_threads, widening
+from app.serving.width import decoding_threads, inference_threads, widening
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.events import EventLog
@@ -68,7 +69,6 @@ REAP_SECONDS = 5.0
 TIDY_SECONDS = 1.0
 PINNED_VERSIONS = 3
 WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
-DECODING_THREADS = 2
 ASIDE_THREADS = 2
 
 
@@ -79,7 +79,8 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
     """
     _require_safe_address(settings)
     torch.set_num_threads(settings.server_threads)
-    passes = inference_threads(settings.server_threads, settings.processes)
+    device = choose_device(settings.server_device, "PERENNIAL_SERVER_DEVICE")
+    passes = inference_threads(settings.server_threads, settings.processes, device)
     kill_point = KillPoint(settings.kill_at)
     database = _open_database(settings)
     registry = ModelRegistry(database)
@@ -91,12 +92,12 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
     traffic = Traffic(settings.data_dir)
     batcher = Batcher(
         threads=passes,
-        decoding_threads=DECODING_THREADS,
+        decoding_threads=decoding_threads(settings.processes),
         request_seconds=settings.request_seconds,
         inflight_limit=settings.inflight_limit,
         observe=metrics.batch,
         tell=traffic.tell,
-        widen=widening(settings.server_threads, passes * settings.server_threads),
+        widen=widening(settings.server_threads, passes * settings.server_threads, device),
     )
     aside = Aside(threads=ASIDE_THREADS, request_seconds=settings.request_seconds)
     pace = Pace(lambda: batcher.inflight > 0)
@@ -105,12 +106,12 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
         weights,
         settings.builders,
         base_weights,
-        device=settings.server_device,
+        device=device,
         buffers=settings.warm_versions + 2,  # the warm ones, the live one and the one being loaded
         pause=pace,
     )
     options = Options(precision=settings.server_precision, packing=settings.server_packing)
-    loader = PredictorLoader(registry, versions, device=settings.server_device, options=options, pause=pace)
+    loader = PredictorLoader(registry, versions, device=device, options=options, pause=pace)
     live_models = LiveModels(warm_versions=settings.warm_versions, kill_point=kill_point)
     figures = LearningFigures(database)
     refresher = Refresher(

@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     processes: int = Field(
         default=1, ge=1, le=64, description="Serving processes of `up` and `serve`; they share the port."
     )
-    server_device: str = Field(default="cpu", description="Where the server predicts.")
+    server_device: str = Field(
+        default="cpu", description="Where the server predicts: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`."
+    )
     server_threads: int = Field(default=1, ge=1, description="Torch threads of each serving process.")
     server_precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

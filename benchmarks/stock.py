@@ -40,7 +40,7 @@ START_SECONDS = 90.0
 class Stock:
     """Makes the folder, and runs one server over it while the block lasts."""
 
-    def __init__(self, folder: Path, *, architecture: str, size: int, versions: int) -> None:
+    def __init__(self, folder: Path, *, architecture: str, size: int, versions: int, processes: int = 1) -> None:
         self.key = f"prn_{secrets.token_urlsafe(32)}"
         self.url = ""
         self.live = 1
@@ -48,6 +48,7 @@ class Stock:
         self._architecture = architecture
         self._size = size
         self._versions = versions
+        self._processes = processes
         self._turn = cycle(range(2, versions + 2))
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -81,7 +82,10 @@ class Stock:
             "PERENNIAL_ADMIN_KEY": self.key,
             "PERENNIAL_LOG_LEVEL": "WARNING",
         }
-        self._server = subprocess.Popen([sys.executable, "-m", "app"], env={**os.environ, **environment})
+        command = [sys.executable, "-m", "app.cli.entry", "serve", "--processes", str(self._processes)]
+        if self._processes == 1:
+            command = [sys.executable, "-m", "app"]
+        self._server = subprocess.Popen(command, env={**os.environ, **environment})
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
             if self._server.poll() is not None or time.monotonic() > deadline:

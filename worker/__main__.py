@@ -10,7 +10,8 @@ from types import FrameType
 import torch
 from uuid_utils import uuid7
 
-from app.errors import InvalidSetting, PerennialError
+from app.device import choose_device
+from app.errors import PerennialError
 from app.loading import VersionLoader
 from app.log import configure, get_logger
 from app.networks.pretrained import base_weights_from
@@ -46,7 +47,7 @@ def main() -> int:
     step_back(settings.worker_scheduling, settings.worker_nice)
     torch.set_num_threads(settings.worker_threads)
     try:
-        device = choose_device(settings.device)
+        device = choose_device(settings.device, "PERENNIAL_DEVICE")
         database = Database(settings.database_address)
         _wait_until_current(database, stop)
         loop = compose(settings, database, device, stop)
@@ -97,21 +98,6 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
 
     pace = Pace(settings.poll_seconds, settings.lease_seconds, settings.claim_limit)
     return Loop(stores.queue, updater.perform, worker=str(uuid7()), stop=stop, keep_house=keep_house, pace=pace)
-
-
-def choose_device(name: str) -> torch.device:
-    """Take an accelerator where there is one for `auto`; InvalidSetting for what is no device or is not here."""
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise InvalidSetting(
-                f"PERENNIAL_DEVICE is {name!r}, which cannot be used here ({reason}). Try `auto` or `cpu`."
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _stop_on_signals() -> threading.Event:

@@ -3,12 +3,14 @@
 Called by the lanes of a closed-form head. Knows nothing of labels or sums.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
@@ -27,10 +29,20 @@ AT_ONCE = 32
 class FeatureSource:
     """Gives features; the newest `limit` bytes of them stay at hand. For one thread."""
 
-    def __init__(self, store: FeatureStore, decoder: Decoder, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        decoder: Decoder,
+        *,
+        device: torch.device | str = "cpu",
+        limit: int = CACHE_BYTES,
+    ) -> None:
+        """Pictures go through a copy of their backbone on `device`; others cost less than the way there."""
         self._store = store
         self._decoder = decoder
+        self._device = torch.device(device)
         self._limit = limit
+        self._placed: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()  # backbones' copies on the device
         self._held = 0
         self._items: OrderedDict[tuple[int, str, str], Tensor] = OrderedDict()
 
@@ -117,9 +129,8 @@ class FeatureSource:
         if not there:
             return {}
         batch = preprocessor_for(network.spec).batch([decoded[content.sample_id] for content in there])
-        device = next(iter(network.backbone.state_dict().values()), batch).device
         with torch.no_grad():
-            rows = network.raw_features(batch.to(device)).float().cpu()  # (batch, width)
+            rows = self._run(network, batch).float().cpu()  # (batch, width)
         for content, row in zip(there, rows, strict=True):
             if not bool(row.isfinite().all()):
                 raise LearningFailed(
@@ -127,6 +138,16 @@ class FeatureSource:
                     "if its input is extreme, or roll back to a version before the backbone learned."
                 )
         return {content.content_digest: row.clone() for content, row in zip(there, rows, strict=True)}
+
+    def _run(self, network: Network, batch: Tensor) -> Tensor:
+        own = next(iter(network.backbone.state_dict().values()), batch).device
+        if not isinstance(network.spec.input, ImageInput) or self._device == own:
+            return network.raw_features(batch.to(own))
+        backbone = self._placed.get(network.backbone)
+        if backbone is None:
+            backbone = self._placed[network.backbone] = copy.deepcopy(network.backbone).to(self._device)
+        made: Tensor = backbone(batch.to(self._device))
+        return made
 
     def _keep(self, key: tuple[int, str, str], row: Tensor) -> Tensor:
         if key not in self._items:

@@ -53,7 +53,7 @@ class Updater:
         self._kill_point = kill_point or KillPoint()
         self._courtesy = courtesy or Courtesy()
         decoder = Decoder(stores.line.contents)
-        source = FeatureSource(stores.features, decoder)
+        source = FeatureSource(stores.features, decoder, device=device)
         sums = SumsOfTheLine()
         self._lesson = Lesson(decoder)
         self._fast = FastLane(source, sums)

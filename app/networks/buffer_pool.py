@@ -56,7 +56,13 @@ class BufferPool:
 
     def _made(self, shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: torch.empty(shape.shape, dtype=shape.dtype, device=self._device) for name, shape in shapes.items()
+            name: torch.empty(
+                shape.shape,
+                dtype=shape.dtype,
+                device=self._device,
+                memory_format=torch.channels_last if shape.dim() == 4 else torch.contiguous_format,  # as pictures are
+            )
+            for name, shape in shapes.items()
         }
 
     def _copy(self, buffers: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

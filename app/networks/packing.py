@@ -42,6 +42,28 @@ def blocked(network: nn.Module, inputs: Tensor, *, batch: int | None = None) -> 
     return _InBlocks(_rewritten(_shared_copy(network), inputs, _Blocked, batch or len(inputs)))
 
 
+def folded(network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Give the network with BatchNorm in its convolutions and channels last, for devices that lay out by themselves.
+
+    Folded in the type that the network is in and then cast. `inputs` are only run.
+    """
+    own = _rewritten(copy.deepcopy(network), inputs, _Folded, len(inputs))
+    return Cast(own.to(dtype=dtype, memory_format=torch.channels_last), dtype)  # type: ignore[call-overload]
+
+
+class _Folded(nn.Module):
+    """A convolution, and its ReLU."""
+
+    def __init__(self, convolution: nn.Conv2d, shape: list[int], relu: bool) -> None:
+        super().__init__()
+        self._convolution = convolution
+        self._relu = relu
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self._convolution(inputs)
+        return outputs.relu_() if self._relu else outputs
+
+
 class _Packed(nn.Module):
     """A convolution, and its ReLU, over a channels_last batch."""
 

@@ -4,71 +4,133 @@ Made by Execution, for the device it stands on. Knows nothing of networks' heads
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from app.log import get_logger
+from app.networks.backbone import FAILURES
+
+log = get_logger(__name__)
+
+Run = Callable[[Tensor], Tensor]
+"""Maps a normalised float32 batch to float32 features."""
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-_WARM_UPS = 3  # before a recording: libraries choose their kernels in the first runs
+
+
+class CudaLane:
+    """What the backbones on one device share: its streams, the turn to compute, and the memory that graphs work in.
+
+    Inputs come from pinned memory over a stream of their own, and what is tried and recorded has its own, too. Answers
+    are computed one after the other, before whatever else this process computes; so graphs can share their memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.turn = threading.Lock()
+        self.computing = _stream(device, priority=-1)  # less is sooner; 0, the default, comes last
+        self._copying = _stream(device)
+        self._trying = _stream(device)
+        # What a library takes for a stream is written into the graphs recorded on it, so nothing else may run there.
+        self._recording = _stream(device)
+        self._recorder = threading.Lock()
+        self._memory = torch.cuda.graph_pool_handle()
+
+    def brought(self, stacked: Tensor, normalised: Run) -> Tensor:
+        """Give a batch in main memory as a network on the device takes it; it is there when this returns."""
+        with torch.cuda.stream(self._copying):
+            inputs = normalised(stacked.pin_memory().to(self.device, non_blocking=True))
+            done = self._copying.record_event()
+        done.synchronize()
+        return inputs
+
+    def recorded(self, network: Run, form: Tensor, size: int) -> "Recorded | None":
+        """Record the network on so many inputs like those of `form`; None where it cannot be recorded.
+
+        Others compute meanwhile. Raises what the network raises.
+        """
+        with self._recorder:
+            self._trying.wait_stream(torch.cuda.current_stream(self.device))  # which may still write the weights
+            with torch.cuda.stream(self._trying):
+                inputs = form.new_zeros((size, *form.shape[1:]))
+                if inputs.dim() == 4:
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
+                network(inputs)  # libraries choose and load their kernels in a first run
+                self._trying.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.stream(self._recording):
+                    # Not torch's own context manager: it waits for all that the device does, and frees memory.
+                    graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+                    try:
+                        features = network(inputs)
+                    finally:
+                        graph.capture_end()
+            except FAILURES as error:  # a step that waits for the device, say, or looks at numbers
+                log.info("network not recorded", error=f"{type(error).__name__}: {error}"[:200])
+                return None
+        return Recorded(graph, inputs, features)
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class Recorded:
     graph: torch.cuda.CUDAGraph
     inputs: Tensor  # what a replay reads
     features: Tensor  # what it writes
 
 
 class CudaGraphs:
-    """Inputs come from pinned memory over a stream of their own; answers go before whatever else this process computes.
+    """Runs a network by graphs, each recorded when a batch first needs its size, which the warm-up does beforehand.
 
-    A graph for a size is recorded when a batch first needs it, which the warm-up does before the version is served.
-    Safe to call from several threads: copies run beside each other, replays one after the other.
+    A network that cannot be recorded is run as it stands. Safe to call from several threads.
     """
 
-    def __init__(self, backbone: nn.Module, device: torch.device) -> None:
-        self._backbone = backbone
-        self._device = device
-        self._computing = _stream(device, priority=-1)  # less is sooner; 0, the default, comes last
-        self._using = threading.Lock()
-        self._recorded: dict[int, _Recorded] = {}
+    def __init__(self, network: Run, lane: CudaLane) -> None:
+        self._network = network
+        self._lane = lane
+        self._recorded: dict[int, Recorded | None] = {}
+        self._recording = threading.Lock()
 
-    def __call__(self, stacked: Tensor, normalised: Callable[[Tensor], Tensor]) -> Tensor:
-        """Map a batch in main memory to float32 features on the device, computed when this returns."""
-        parts = [self._run(part, normalised) for part in torch.split(stacked, SIZES[-1])]
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes that have been needed."""
+        return tuple(self._recorded)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Map a batch on the device to float32 features, computed when this returns."""
+        parts = [self._run(part) for part in torch.split(inputs, SIZES[-1])]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _run(self, stacked: Tensor, normalised: Callable[[Tensor], Tensor]) -> Tensor:
-        copying = _stream(self._device)
-        with torch.cuda.stream(copying):
-            inputs = normalised(stacked.pin_memory().to(self._device, non_blocking=True))
-        with self._using, torch.cuda.stream(self._computing):
-            size = next(size for size in SIZES if size >= len(inputs))
-            recorded = self._recorded.get(size)
+    def record(self, sizes: Iterable[int], form: Tensor) -> None:
+        """Record for these batch sizes of `SIZES` what is not; `form` is a batch of any size."""
+        for size in sizes:
+            self._of(size, form)
+
+    def _run(self, inputs: Tensor) -> Tensor:
+        recorded = self._of(next(size for size in SIZES if size >= len(inputs)), inputs)
+        lane = self._lane
+        lane.computing.wait_stream(torch.cuda.current_stream(lane.device))
+        with lane.turn, torch.cuda.stream(lane.computing):
             if recorded is None:
-                copying.synchronize()
-                recorded = self._recorded[size] = self._record(inputs, size)
-            self._computing.wait_stream(copying)
-            inputs.record_stream(self._computing)
-            recorded.inputs[: len(inputs)].copy_(inputs)
-            recorded.graph.replay()
-            features = recorded.features[: len(inputs)].float().clone()
-            self._computing.synchronize()
+                features = self._network(inputs)
+            else:
+                recorded.inputs[: len(inputs)].copy_(inputs)
+                recorded.graph.replay()
+                features = recorded.features[: len(inputs)].clone()
+            features = features.float()
+            lane.computing.synchronize()
         return features
 
-    def _record(self, inputs: Tensor, size: int) -> _Recorded:
-        held = inputs.new_zeros((size, *inputs.shape[1:]))
-        if held.dim() == 4:
-            held = held.contiguous(memory_format=torch.channels_last)
-        for _ in range(_WARM_UPS):
-            self._backbone(held)
-        self._computing.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._computing, capture_error_mode="thread_local"):
-            features = self._backbone(held)
-        return _Recorded(graph, held, features)
+    def _of(self, size: int, form: Tensor) -> Recorded | None:
+        if size not in self._recorded:
+            with self._recording:
+                if size not in self._recorded:
+                    hopeless = None in self._recorded.values()
+                    self._recorded[size] = None if hopeless else self._lane.recorded(self._network, form, size)
+        return self._recorded[size]
 
 
 def _stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:

@@ -20,17 +20,14 @@ from torch import Tensor, nn
 from app.log import get_logger
 from app.networks.backbone import FAILURES, example
 from app.networks.network import Network
-from app.networks.packing import Cast, blocked, packed
+from app.networks.packing import Cast, blocked, folded, packed
 from app.networks.serialization import Pause, go_on
-from app.serving.cuda_graphs import CudaGraphs
+from app.serving.cuda_graphs import CudaGraphs, CudaLane, Run
 
 log = get_logger(__name__)
 
 PLAIN = "plain"
 BFLOAT16 = "bfloat16"
-
-Run = Callable[[Tensor], Tensor]
-"""Maps a normalised float32 batch to float32 features."""
 
 FEW = 4  # inputs from which a batch is run as one of many
 _ONE, _MANY = 1, 16  # sizes that the ways are tried with
@@ -79,11 +76,13 @@ class _Ended(Exception):
 class Execution:
     """Runs one backbone: as it stands, until something else is chosen. Safe to call from several threads."""
 
-    def __init__(self, backbone: nn.Module, device: torch.device) -> None:
+    def __init__(self, backbone: nn.Module, device: torch.device, lane: CudaLane | None = None) -> None:
+        """On CUDA `lane` is the device's, which all that run there share."""
         self._backbone = backbone  # held, so that nothing else gets its id while this is known by it
         self._device = device
-        self._chosen = _Chosen((PLAIN, PLAIN), backbone, backbone)
-        self._graphs = CudaGraphs(backbone, device) if device.type == "cuda" else None
+        self._lane = lane or _lane(device)
+        self.plain: Run = self.running(backbone)
+        self._chosen = _Chosen((PLAIN, PLAIN), self.plain, self.plain)
         self.users: WeakSet[Network] = WeakSet()  # versions on this backbone that run by it
 
     @property
@@ -94,11 +93,27 @@ class Execution:
     def __call__(self, stacked: Tensor, normalised: Run) -> Tensor:
         """Map a batch as `Preprocessor.stacked` gives it to float32 features, (batch, width), on the device."""
         with torch.inference_mode():
-            if self._graphs is not None:
-                return self._graphs(stacked, normalised)
-            inputs = normalised(stacked.to(self._device))
+            if self._lane is not None:
+                inputs = self._lane.brought(stacked, normalised)
+            else:
+                inputs = normalised(stacked.to(self._device))
             chosen = self._chosen
             return (chosen.few if len(inputs) < FEW else chosen.many)(inputs)
+
+    def running(self, way: Run) -> Run:
+        """Give what runs this way on the device: on CUDA by graphs, for the batch sizes in use."""
+        if self._lane is None:
+            return way
+        return CudaGraphs(way, self._lane)
+
+    def running_made(self, make: Callable[[], Run]) -> Run:
+        """Make a way, and give what runs it on the device."""
+        return self.running(make())
+
+    def ready(self, run: Run, form: Tensor) -> None:
+        """Have a run that is to be chosen prepared for the batch sizes in use; `form` is a batch on the device."""
+        if isinstance(run, CudaGraphs) and isinstance(self.plain, CudaGraphs):
+            run.record(self.plain.sizes, form)
 
     def choose(self, few: tuple[str, Run], many: tuple[str, Run], tried: tuple[Tensor, ...]) -> bool:
         """Run this way from the next batch on, if no answer of a version that runs by this would move; say so."""
@@ -122,6 +137,7 @@ class Executions:
     def __init__(self, device: torch.device, options: Options, pause: Pause = go_on) -> None:
         """`pause` is called between the passes of a trial."""
         self._device = device
+        self._lane = _lane(device)
         self._options = options
         self._pause = pause
         self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
@@ -136,17 +152,17 @@ class Executions:
         with self._looking:
             found = self._made.get(id(network.backbone))
             if found is None:
-                found = self._made[id(network.backbone)] = Execution(network.backbone, self._device)
+                found = self._made[id(network.backbone)] = Execution(network.backbone, self._device, self._lane)
             if found.agrees(network):
                 found.users.add(network)
                 return found
         log.warning("answers would move, so the network runs as it stands", ways=found.ways)
-        return Execution(network.backbone, self._device)
+        return Execution(network.backbone, self._device, self._lane)
 
     def prepare(self, network: Network) -> None:
         """Try other ways to run the network's backbone, if that was not done, and take the soonest over."""
         execution = self._made.get(id(network.backbone))
-        if execution is None or execution in self._prepared or self._device.type == "cuda":
+        if execution is None or execution in self._prepared:
             return
         with self._preparing:
             if execution in self._prepared:
@@ -172,12 +188,12 @@ class Executions:
         if not ways:
             return
         with torch.inference_mode():
-            plain: Tensor = network.backbone(inputs)
-            runs: dict[str, Run] = {PLAIN: network.backbone}
+            plain = execution.plain(inputs)
+            runs: dict[str, Run] = {PLAIN: execution.plain}
             for name, make in ways.items():
                 if form not in self._soonest or name in self._soonest[form]:
                     self._breathe()
-                    run = _working(name, make, inputs, plain, self._breathe)
+                    run = _working(name, partial(execution.running_made, make), inputs, plain, self._breathe)
                     if run is not None:
                         runs[name] = run
             if form not in self._soonest:
@@ -187,6 +203,8 @@ class Executions:
                 )
             few, many = (name if name in runs else PLAIN for name in self._soonest[form])
             tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
+            for name in {few, many}:
+                execution.ready(runs[name], inputs)
         if not tried:
             return
         with self._looking:
@@ -197,11 +215,20 @@ class Executions:
             log.warning("answers would move, so the network runs as it stands", ways=(few, many))
 
 
+def _lane(device: torch.device) -> CudaLane | None:
+    return CudaLane(device) if device.type == "cuda" else None
+
+
 def _ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
     """Name the ways beside the plain one that are worth a trial, and how each is made."""
     ways: dict[str, Callable[[], Run]] = {}
     halves = options.precision == BFLOAT16
-    if inputs.device.type == "cpu" and options.packing and any(isinstance(one, nn.Conv2d) for one in network.modules()):
+    convolutions = options.packing and any(isinstance(one, nn.Conv2d) for one in network.modules())
+    if convolutions and inputs.device.type == "cuda":
+        ways["folded"] = partial(folded, network, inputs[:_ONE])
+        if halves:
+            ways[f"folded, {BFLOAT16}"] = partial(folded, network, inputs[:_ONE], torch.bfloat16)
+    elif convolutions and inputs.device.type == "cpu":
         ways["packed"] = partial(packed, network, inputs[:_ONE])
         ways["blocked"] = partial(blocked, network, inputs, batch=_MANY)
         if halves:
@@ -230,12 +257,14 @@ def _working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, 
 def _soonest(runs: Mapping[str, Run], inputs: Tensor, pause: Pause) -> str:
     """Time each in turn, and again; the plain one unless another is sooner by more than noise."""
     best = dict.fromkeys(runs, math.inf)
+    # On the processor not what others on this machine take in between.
+    clock = time.thread_time if inputs.device.type == "cpu" else time.perf_counter
     for _ in range(_ROUNDS):
         for name, run in runs.items():
             pause()
-            started = time.thread_time()  # not what others on this machine take in between
+            started = clock()
             run(inputs)
-            best[name] = min(best[name], time.thread_time() - started)
+            best[name] = min(best[name], clock() - started)
     name = min(best, key=lambda one: best[one])
     return name if best[name] * _GAIN < best[PLAIN] else PLAIN
 

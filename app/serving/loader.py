@@ -30,7 +30,7 @@ class PredictorLoader:
         registry: ModelRegistry,
         versions: VersionLoader,
         *,
-        device: str,
+        device: torch.device | str,
         options: Options | None = None,
         pause: Pause = go_on,
     ) -> None:

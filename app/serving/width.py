@@ -19,19 +19,34 @@ import torch
 from app.openmp import ONE_EACH
 
 INFERENCE_THREADS = 4  # at most
+ON_A_DEVICE = 2  # one computes while the other brings what comes next
+DECODING_THREADS = 2, 8  # at least and at most
 
 
-def inference_threads(torch_threads: int, processes: int) -> int:
-    """Say how many batches run at a time: as many as there are cores for, shared among the serving processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(INFERENCE_THREADS, cores // (torch_threads * processes)))
+def inference_threads(torch_threads: int, processes: int, device: torch.device) -> int:
+    """Say how many batches run at a time: as many as there are cores for, shared among the serving processes.
+
+    On a device beside the processor more would only cut what waits into smaller batches.
+    """
+    if device.type != "cpu":
+        return ON_A_DEVICE
+    return max(1, min(INFERENCE_THREADS, _cores() // (torch_threads * processes)))
 
 
-def widening(threads: int, all_threads: int) -> Callable[[], None] | None:
+def decoding_threads(processes: int) -> int:
+    """Say how many threads decode: half of the cores, shared among the serving processes, within bounds."""
+    least, most = DECODING_THREADS
+    return max(least, min(most, _cores() // (2 * processes)))
+
+
+def widening(threads: int, all_threads: int, device: torch.device) -> Callable[[], None] | None:
     """Give what a thread calls to have `all_threads` torch threads; None where that is no more than `threads`.
 
-    None, too, where this process began with more than one OpenMP thread: a wide pass would only take longer.
+    None, too, where this process began with more than one OpenMP thread, as a wide pass would only take longer, and
+    where another device than the processor computes.
     """
+    if device.type != "cpu":
+        return None
     if all_threads <= threads or os.environ.get("OMP_NUM_THREADS") != ONE_EACH:
         return None
 
@@ -43,3 +58,7 @@ def widening(threads: int, all_threads: int) -> Callable[[], None] | None:
         restoring.join()
 
     return widen
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

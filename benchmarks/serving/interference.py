@@ -1,8 +1,8 @@
 """Predictions while an update runs, beside predictions while none does; and the update beside one on an idle machine.
 
-ResNet-18 on JPEGs of 64 × 64, random weights, default settings. Each round holds a constant rate, a share of the
-capacity measured just before, for a while without and then with an update, and then lets the same update run alone.
-Bounds: p99 during ÷ p99 without ≤ 1.5, update under load ÷ alone ≤ 4, medians over the rounds.
+ResNet-18 on JPEGs of 64 × 64 unless told otherwise, random weights, default settings. Each round holds a constant
+rate, a share of the capacity measured just before, for a while without and then with an update, and then lets the same
+update run alone. Bounds: p99 during ÷ p99 without ≤ 1.5, update under load ÷ alone ≤ 4, medians over the rounds.
 """
 
 import argparse
@@ -33,21 +33,20 @@ from service import report, service
 from app.cli.demo.client import TaughtModel, in_parts
 from app.cli.instance import Instance
 
-SIZE = 64
 LABELS = ("red", "green", "blue", "grey")
 PATIENCE_SECONDS = 240.0
 SETTLING_SECONDS = 1.0  # of a load that just began
 
 
-def pictures(count: int, numbers: random.Random) -> list[tuple[bytes, str]]:
+def pictures(count: int, size: int, numbers: random.Random) -> list[tuple[bytes, str]]:
     """JPEGs whose tint tells the label: easily learned, so that the gate lets each update through."""
     made = []
     for index in range(count):
         tint = index % len(LABELS)
-        small = Image.frombytes("RGB", (8, 8), numbers.randbytes(8 * 8 * 3)).resize((SIZE, SIZE), Image.BICUBIC)
+        small = Image.frombytes("RGB", (8, 8), numbers.randbytes(8 * 8 * 3)).resize((size, size), Image.BICUBIC)
         colour = tuple(200 if tint in (band, 3) else 60 for band in range(3))
         written = io.BytesIO()
-        Image.blend(small, Image.new("RGB", (SIZE, SIZE), colour), 0.5).save(written, "JPEG", quality=90)
+        Image.blend(small, Image.new("RGB", (size, size), colour), 0.5).save(written, "JPEG", quality=90)
         made.append((written.getvalue(), LABELS[tint]))
     return made
 
@@ -99,14 +98,14 @@ class Updates:
 class Lessons:
     """Updates of one size, each begun by posting as many new pictures as the trigger waits for."""
 
-    def __init__(self, instance: Instance, model: TaughtModel, samples: int) -> None:
-        self._instance, self._model, self._samples = instance, model, samples
+    def __init__(self, instance: Instance, model: TaughtModel, samples: int, size: int) -> None:
+        self._instance, self._model, self._samples, self._size = instance, model, samples, size
         self._numbers = random.Random(1)
 
     def begin(self) -> None:
         posted = [
             {"image": base64.b64encode(picture).decode(), "label": label}
-            for picture, label in pictures(self._samples, self._numbers)
+            for picture, label in pictures(self._samples, self._size, self._numbers)
         ]
         with self._instance.connection() as connection:
             for part in in_parts(posted):
@@ -175,6 +174,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--samples", type=int, default=160, help="an update's")
     parser.add_argument("--passes", type=int, default=3, help="an update's")
+    parser.add_argument("--architecture", choices=("resnet18", "resnet50"), default="resnet18")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures, in pixels a side")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the service")
     return parser.parse_args()
 
@@ -182,11 +183,11 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     given = parsed()
     settings = {f"PERENNIAL_{name}": value for name, _, value in (one.partition("=") for one in given.set)}
-    asked = [picture for picture, _ in pictures(64, random.Random(0))]
+    asked = [picture for picture, _ in pictures(64, given.size, random.Random(0))]
     rounds, rates = [], []
     surroundings = {
         "PERENNIAL_LOG_FORMAT": "json",
-        "PERENNIAL_BUILDERS": "resnet=resnet:build",
+        "PERENNIAL_BUILDERS": f"resnet=resnet:{given.architecture}",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service is stopped too
@@ -200,9 +201,11 @@ def main() -> int:
             "memory": {"kind": "class_balanced", "capacity": 160},
         }
         network = {"architecture": "resnet"}
-        model.create({"input": {"kind": "image", "size": SIZE}, "network": network, "labels": LABELS, "recipe": recipe})
+        model.create(
+            {"input": {"kind": "image", "size": given.size}, "network": network, "labels": LABELS, "recipe": recipe}
+        )
         target = Target.posting(instance.port, f"/v1/models/{model.name}/predict", instance.key, "image/jpeg", asked)
-        updates, lessons = Updates(instance), Lessons(instance, model, given.samples)
+        updates, lessons = Updates(instance), Lessons(instance, model, given.samples, given.size)
         lessons.begin()  # the first one is another: it imports, and rehearses nothing
         uvloop.run(updates.ended())
         for _ in range(given.rounds):

@@ -1,8 +1,12 @@
-"""The network that the benchmarks of serving ask: torchvision's ResNet-18 as it is, with random weights."""
+"""The networks that the benchmarks of serving ask: torchvision's as they are, with random weights."""
 
 from torch import nn
-from torchvision.models import resnet18
+from torchvision import models
 
 
-def build(classes: int) -> nn.Module:
-    return resnet18(num_classes=classes)
+def resnet18(classes: int) -> nn.Module:
+    return models.resnet18(num_classes=classes)
+
+
+def resnet50(classes: int) -> nn.Module:
+    return models.resnet50(num_classes=classes)

@@ -16,6 +16,7 @@ from app.networks.growth import grow
 from app.networks.network import Network
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput
+from tests.device import TEST_DEVICE
 from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.learner import Learner
 from worker.learning.normalization import LEAST_BATCH
@@ -101,7 +102,7 @@ def samples(count: int, rows: int = 3, seed: int = 0) -> Samples:
 
 
 def learner(settings: LearnerSettings) -> Learner:
-    return Learner(settings, own=OWN)
+    return Learner(settings, TEST_DEVICE, own=OWN)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

@@ -31,6 +31,7 @@ from app.storage.registry import ModelRegistry
 from app.storage.tables import Model, Version
 from app.storage.triggers import claiming_lane
 from app.storage.weights import WeightStore
+from tests.device import TEST_DEVICE
 from worker.attempt import Stores
 from worker.update import Updater
 
@@ -128,7 +129,9 @@ class School:
 
     def updater(self, stopping: Callable[[], bool] = lambda: False, lease_seconds: float = 60) -> Updater:
         stores = Stores(self.queue, self.registry, self.line, self.weights, self.features)
-        return Updater(stores, self.loader, device=torch.device("cpu"), lease_seconds=lease_seconds, stopping=stopping)
+        return Updater(
+            stores, self.loader, device=torch.device(TEST_DEVICE), lease_seconds=lease_seconds, stopping=stopping
+        )
 
     def learn(self, model: Model, updater: Updater | None = None) -> Version:
         """Perform one update over all that waits; the version it made. Without an updater by a worker just started."""

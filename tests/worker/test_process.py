@@ -10,11 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 
-from app.errors import PerennialError
 from tests.worker.school import School
-from worker.__main__ import choose_device
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_SECONDS = 90
@@ -106,10 +103,3 @@ def test_it_takes_a_share_where_that_is_asked(school: School, tmp_path: Path) ->
     finally:
         process.kill()
         process.communicate()
-
-
-def test_the_device_is_taken_by_its_name() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(PerennialError, match="toaster"):
-        choose_device("toaster")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from app.networks.backbone import example
 from app.networks.catalog import build
-from app.networks.packing import blocked, packed
+from app.networks.packing import blocked, folded, packed
 from app.networks.spec import NetworkSpec
 from app.recipe import ImageInput
 
@@ -63,7 +63,7 @@ def unchanged(network: nn.Module, before: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("make", [with_batch_norms, lambda: learned(TwiceUsed())])
-@pytest.mark.parametrize("rewrite", [packed, blocked])
+@pytest.mark.parametrize("rewrite", [packed, blocked, folded])
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_rewritten_network_gives_the_same_features(make, rewrite, count) -> None:  # type: ignore[no-untyped-def]
     network = make()
@@ -80,14 +80,15 @@ def test_a_rewritten_network_gives_the_same_features(make, rewrite, count) -> No
 
 
 @in_bfloat16
-def test_in_bfloat16_the_features_are_near_and_float32_and_the_network_stays_as_it_was() -> None:
+@pytest.mark.parametrize("rewrite", [packed, folded])
+def test_in_bfloat16_the_features_are_near_and_float32_and_the_network_stays_as_it_was(rewrite) -> None:  # type: ignore[no-untyped-def]
     network = with_batch_norms()
     before = copy.deepcopy(network.state_dict())
     inputs = example(SHAPE, 4)
     with torch.inference_mode():
         plain = network(inputs)
 
-        own = packed(network, inputs, torch.bfloat16)(inputs)
+        own = rewrite(network, inputs, torch.bfloat16)(inputs)
 
     assert own.dtype == torch.float32
     torch.testing.assert_close(own, plain, atol=5e-2 * float(plain.abs().max()), rtol=0)

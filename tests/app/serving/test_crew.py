@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from app.batching import Batching
 from app.serving.batcher import Batcher
@@ -160,7 +161,7 @@ def of(name, *calls):
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-of("wide", widening(1, 2))
+of("wide", widening(1, 2, torch.device("cpu")))
 of("other")
 print(told["wide"], told["other"], torch.get_num_threads())
 """
@@ -170,11 +171,14 @@ print(told["wide"], told["other"], torch.get_num_threads())
     assert told.stdout.split() == ["2", "1", "1"]
 
 
-@pytest.mark.parametrize(("began", "threads", "wide"), [("1", 2, 2), ("2", 1, 2), (None, 1, 2)])
+@pytest.mark.parametrize(
+    ("began", "threads", "wide", "device"),
+    [("1", 2, 2, "cpu"), ("2", 1, 2, "cpu"), (None, 1, 2, "cpu"), ("1", 1, 2, "cuda")],
+)
 def test_no_thread_is_widened_where_it_gains_nothing(
-    monkeypatch: pytest.MonkeyPatch, began: str | None, threads: int, wide: int
+    monkeypatch: pytest.MonkeyPatch, began: str | None, threads: int, wide: int, device: str
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if began is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", began)
-    assert widening(threads, wide) is None
+    assert widening(threads, wide, torch.device(device)) is None
