@@ -18,7 +18,7 @@ from app.errors import Corrupt, MissingBase, MissingWeights, PerennialError
 from app.log import get_logger
 from app.networks.backbone import Backbone
 from app.networks.base_weights import BaseWeights
-from app.networks.buffer_pool import BufferPool
+from app.networks.buffer_pool import BufferPool, Seat
 from app.networks.catalog import build_backbone, skeleton, with_head
 from app.networks.delta import Tensors, apply_delta, delta_of, headed
 from app.networks.delta import moved as moved_from
@@ -96,6 +96,7 @@ class VersionLoader:
         self._modules: WeakValueDictionary[Key, nn.Module] = WeakValueDictionary()
         self._of_version: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
         self._loaded: WeakKeyDictionary[nn.Module, _Loaded] = WeakKeyDictionary()
+        self._seats: WeakKeyDictionary[nn.Module, Seat] = WeakKeyDictionary()
         self._projections: WeakValueDictionary[tuple[int, int, int], Projection] = WeakValueDictionary()
         self._kept: OrderedDict[nn.Module, None] = OrderedDict()
 
@@ -125,6 +126,10 @@ class VersionLoader:
         if module is None:
             module = self.load(version).backbone
         return module, self._digest(module)
+
+    def seat_of(self, backbone: nn.Module) -> Seat | None:
+        """Give the memory that a backbone lies in on an accelerator, with what was made for it; None elsewhere."""
+        return self._seats.get(backbone)
 
     def untaught(self, spec: NetworkSpec) -> Network:
         """Give the network of a spec as it was before any learning, its backbone shared: do not change it."""
@@ -214,10 +219,14 @@ class VersionLoader:
         form.require_fit(spec, tensors, self._pause)
         if self._pool is None:
             return form.filled(tensors)
-        buffers = self._pool.taken(form.shapes, {name: tensors[f"{BACKBONE}{name}"] for name in form.shapes})
-        backbone = form.filled(tensors, lambda name, _: buffers[name])
-        self._pool.returned_with(backbone.module, buffers)
-        return backbone
+
+        def make(buffers: Tensors) -> nn.Module:
+            return form.filled(tensors, lambda name, _: buffers[name]).module
+
+        own = {name: tensors[f"{BACKBONE}{name}"] for name in form.shapes}
+        module, seat = self._pool.seated(_built_key(spec), form.shapes, own, make)
+        self._seats[module] = seat
+        return Backbone(module, form.width)
 
     def _skeleton(self, spec: NetworkSpec) -> Skeleton:
         key = _built_key(spec)

@@ -35,7 +35,6 @@ from app.networks.catalog import build, default_architecture
 from app.networks.pretrained import base_weights_from
 from app.serving.aside import Aside
 from app.serving.batcher import Batcher
-from app.serving.execution import Options
 from app.serving.listener import listen
 from app.serving.live_model import LiveModels
 from app.serving.loader import PredictorLoader
@@ -46,6 +45,7 @@ from app.serving.refresher import Refresher
 from app.serving.siblings import Place, Siblings
 from app.serving.tidying import Tidying
 from app.serving.timer import Timer
+from app.serving.ways import Options
 from app.serving.width import decoding_threads, inference_threads, widening
 from app.settings import Settings
 from app.storage.database import Database

@@ -47,8 +47,13 @@ def folded(network: nn.Module, inputs: Tensor, dtype: torch.dtype = torch.float3
 
     Folded in the type that the network is in and then cast. `inputs` are only run.
     """
-    own = _rewritten(copy.deepcopy(network), inputs, _Folded, len(inputs))
-    return Cast(own.to(dtype=dtype, memory_format=torch.channels_last), dtype)  # type: ignore[call-overload]
+    return cast(_rewritten(_shared_copy(network), inputs, _Folded, len(inputs)), dtype)
+
+
+def cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Give a copy of the network in that type, channels last, that takes and gives float32."""
+    own = copy.deepcopy(network).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Cast(own, dtype)
 
 
 class _Folded(nn.Module):

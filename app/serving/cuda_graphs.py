@@ -4,7 +4,7 @@ Made by Execution, for the device it stands on. Knows nothing of networks' heads
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,12 @@ class CudaLane:
         self._recording = _stream(device)
         self._recorder = threading.Lock()
         self._memory = torch.cuda.graph_pool_handle()
+        self._anchor = torch.cuda.CUDAGraph()  # memory that no graph uses any more cannot be used again
+        with torch.cuda.stream(self._recording):
+            numbers = torch.ones(1, device=device)
+            self._anchor.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+            self._held = numbers + 1
+            self._anchor.capture_end()
 
     def brought(self, stacked: Tensor, normalised: Run) -> Tensor:
         """Give a batch in main memory as a network on the device takes it; it is there when this returns."""
@@ -83,54 +89,53 @@ class Recorded:
 
 
 class CudaGraphs:
-    """Runs a network by graphs, each recorded when a batch first needs its size, which the warm-up does beforehand.
+    """Runs a network by graphs. Safe to call from several threads.
 
-    A network that cannot be recorded is run as it stands. Safe to call from several threads.
+    A batch takes the smallest graph that is there and holds it; where none does, one is recorded of the next size.
+    A network that cannot be recorded is run as it stands.
     """
 
     def __init__(self, network: Run, lane: CudaLane) -> None:
         self._network = network
         self._lane = lane
-        self._recorded: dict[int, Recorded | None] = {}
+        self._recorded: dict[int, Recorded] = {}
+        self._recordable = True
         self._recording = threading.Lock()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The batch sizes that have been needed."""
-        return tuple(self._recorded)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Map a batch on the device to float32 features, computed when this returns."""
         parts = [self._run(part) for part in torch.split(inputs, SIZES[-1])]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def record(self, sizes: Iterable[int], form: Tensor) -> None:
-        """Record for these batch sizes of `SIZES` what is not; `form` is a batch of any size."""
-        for size in sizes:
-            self._of(size, form)
+    def record(self, size: int, form: Tensor) -> Recorded | None:
+        """Have a graph of one of `SIZES`; `form` is a batch of any size. None where it cannot be recorded."""
+        with self._recording:
+            if size not in self._recorded and self._recordable:
+                recorded = self._lane.recorded(self._network, form, size)
+                if recorded is None:
+                    self._recordable = False
+                else:
+                    self._recorded[size] = recorded
+            return self._recorded.get(size)
 
     def _run(self, inputs: Tensor) -> Tensor:
-        recorded = self._of(next(size for size in SIZES if size >= len(inputs)), inputs)
+        count = len(inputs)
+        fitting = [size for size in SIZES if size >= count]
+        recorded = next((self._recorded[size] for size in fitting if size in self._recorded), None)
+        if recorded is None:
+            recorded = self.record(fitting[0], inputs)
         lane = self._lane
         lane.computing.wait_stream(torch.cuda.current_stream(lane.device))
         with lane.turn, torch.cuda.stream(lane.computing):
             if recorded is None:
                 features = self._network(inputs)
             else:
-                recorded.inputs[: len(inputs)].copy_(inputs)
+                recorded.inputs[:count].copy_(inputs)
                 recorded.graph.replay()
-                features = recorded.features[: len(inputs)].clone()
+                features = recorded.features[:count].clone()
             features = features.float()
             lane.computing.synchronize()
         return features
-
-    def _of(self, size: int, form: Tensor) -> Recorded | None:
-        if size not in self._recorded:
-            with self._recording:
-                if size not in self._recorded:
-                    hopeless = None in self._recorded.values()
-                    self._recorded[size] = None if hopeless else self._lane.recorded(self._network, form, size)
-        return self._recorded[size]
 
 
 def _stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:

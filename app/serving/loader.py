@@ -13,10 +13,11 @@ from app.errors import Corrupt, FilesGone
 from app.loading import VersionLoader
 from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import Pause, go_on
-from app.serving.execution import Executions, Options
+from app.serving.executions import Executions
 from app.serving.predictor import Predictor
 from app.serving.recent_inputs import RecentInputs
 from app.serving.warm_up import warm_up
+from app.serving.ways import Options
 from app.storage.registry import ModelRegistry
 from app.storage.states import FileState
 from app.storage.tables import Model, Version
@@ -67,7 +68,7 @@ class PredictorLoader:
             labels=[names[label] for label in network.spec.labels],
             device=self._device,
             recent=recent,
-            execution=self._executions.of(network),
+            execution=self._executions.of(network, self._versions.seat_of(network.backbone)),
         )
         known = self._known_sizes.setdefault(network.spec.form, set())
         known.update(

@@ -26,7 +26,8 @@ from app.networks.network import Network
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
 from app.recipe import ImageInput
-from app.serving.execution import Executions, Options
+from app.serving.executions import Executions
+from app.serving.ways import Options
 
 LABELS = tuple(range(1, 11))
 SIZE = 64

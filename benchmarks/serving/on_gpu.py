@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT)]
 
+import httpx  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 import wrk  # noqa: E402
@@ -111,12 +112,35 @@ def served(given: argparse.Namespace) -> dict[str, Any]:
 
                 load(max(given.clients), 4)
                 for clients in given.clients:
+                    before = told(stock.url)
                     one = load(clients, given.seconds)
                     found[f"{processes} processes, {clients} clients"] = {
                         "a second": round(one.rps, 1),
                         "p50, p99, max ms": [one.p50_ms, one.p99_ms, one.max_ms],
                         "errors": one.errors,
+                        "means": means(before, told(stock.url)),
                     }
+    return found
+
+
+def told(url: str) -> dict[str, float]:
+    """What the server has measured: sums and counts by name, over all labels."""
+    found: dict[str, float] = {}
+    for line in httpx.get(f"{url}/metrics", timeout=10, trust_env=False).text.splitlines():
+        name = line.split("{")[0].split(" ")[0]
+        if name.startswith("perennial_") and name.endswith(("_sum", "_count")):
+            found[name] = found.get(name, 0.0) + float(line.split()[-1])
+    return found
+
+
+def means(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The mean of what was measured between two looks: seconds, or sizes of batches."""
+    found = {}
+    for name in (name.removesuffix("_sum") for name in after if name.endswith("_sum")):
+        count = after[f"{name}_count"] - before.get(f"{name}_count", 0)
+        if count:
+            share = (after[f"{name}_sum"] - before.get(f"{name}_sum", 0)) / count
+            found[name.removeprefix("perennial_")] = round(share, 5)
     return found
 
 
@@ -144,26 +168,26 @@ def _other(script: Path, *arguments: str) -> dict[str, Any]:
 
 
 def tests(given: argparse.Namespace) -> dict[str, Any]:
-    """The tests that need CUDA, and those of learning with the learner there."""
-    found = {}
-    for paths, device in ((ON_CUDA, "cpu"), (TAUGHT_ON_CUDA, given.device)):
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x" if given.strict else "-q", *given.pytest.split(), *paths],
-            env={**os.environ, "TEST_DEVICE": device},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        lines = ran.stdout.splitlines()
-        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-        found[" ".join(paths)] = {"code": ran.returncode, "last": lines[-1:], "failed": failed[:40]}
-        if ran.returncode:
-            sys.stderr.write("\n".join(lines[-150:]) + ran.stderr[-1500:] + "\n")
-    return found
+    """The tests that need CUDA."""
+    return _tested(given, ON_CUDA, "cpu")
 
 
-PARTS = {part.__name__: part for part in (tests, raw, served, swaps, interference)}
+def taught(given: argparse.Namespace) -> dict[str, Any]:
+    """The tests of learning, with the learner on the device."""
+    return _tested(given, TAUGHT_ON_CUDA, given.device)
+
+
+def _tested(given: argparse.Namespace, paths: Sequence[str], device: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *given.pytest.split(), *paths]
+    surroundings = {**os.environ, "TEST_DEVICE": device}
+    ran = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = ran.stdout.splitlines()
+    if ran.returncode:
+        sys.stderr.write("\n".join(lines[-200:]) + ran.stderr[-1500:] + "\n")
+    return {"code": ran.returncode, "last": lines[-1:]}
+
+
+PARTS = {part.__name__: part for part in (tests, taught, raw, served, swaps, interference)}
 
 
 def parsed() -> argparse.Namespace:
@@ -177,7 +201,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3, help="of swaps and of updates under load")
     parser.add_argument("--pytest", default="", help="more arguments for pytest")
-    parser.add_argument("--strict", action="store_true", help="end the tests at the first that fails")
     return parser.parse_args()
 
 
@@ -189,7 +212,7 @@ def main() -> int:
         started = time.monotonic()
         try:
             found = PARTS[name](given)
-        except Exception:  # noqa: BLE001  # the next part may tell more
+        except (Exception, SystemExit):  # noqa: BLE001  # the next part may tell more
             found, failed = {"failed": traceback.format_exc()[-4000:]}, 1
         about = {"device": name_of(torch.device(given.device)), "torch": torch.__version__}
         print(json.dumps({"part": name, **about, **found, "took, s": round(time.monotonic() - started, 1)}), flush=True)

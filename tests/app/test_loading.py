@@ -13,9 +13,12 @@ from sqlalchemy import update
 
 from app.errors import Corrupt, MissingBase, MissingWeights
 from app.networks.network import Network
+from app.networks.preprocessor import preprocessor_for
 from app.networks.serialization import backbone_digest, to_bytes
 from app.networks.standardize import standardize
 from app.recipe import ImageInput
+from app.serving.executions import Executions
+from app.serving.ways import PLAIN, Options
 from app.storage.states import FileState
 from app.storage.tables import Version
 from tests.app.shelf import Shelf, bias, moved_all, open_shelf
@@ -232,21 +235,30 @@ def test_a_version_whose_record_names_no_file_is_missing(shelf: Shelf) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-def test_on_cuda_a_version_takes_the_memory_that_another_left(shelf: Shelf) -> None:
+def test_on_cuda_a_version_takes_the_memory_that_another_left_and_what_was_recorded_there(shelf: Shelf) -> None:
     first = shelf.whole(shelf.create())
     second = shelf.whole(first)
     loader = shelf.loader(device="cuda")
-    network = loader.load(first)
-    memory = {one.data_ptr() for one in network.backbone.parameters()}
-    assert all(one.is_cuda for one in network.parameters())
-    del network
-    gc.collect()
-
-    again = loader.load(second)
-
-    assert {one.data_ptr() for one in again.backbone.parameters()} == memory
-    expected = shelf.loader().load(second).state_dict()
-    assert all(torch.equal(one.cpu(), expected[name]) for name, one in again.state_dict().items())
+    executions = Executions(torch.device("cuda"), Options())
+    items = torch.rand(5, 4)
+    found, memory, graphs = [], [], []
+    for version in (first, second):
+        network = loader.load(version)
+        assert all(one.is_cuda for one in network.parameters())
+        seat = loader.seat_of(network.backbone)
+        assert seat is not None
+        found.append(executions.of(network, seat)(items, preprocessor_for(network.spec).normalised).cpu())
+        memory.append({one.data_ptr() for one in network.backbone.parameters()})
+        graphs.append(seat.made[PLAIN][1])
+        expected = shelf.loader().load(version)
+        assert all(torch.equal(one.cpu(), expected.state_dict()[name]) for name, one in network.state_dict().items())
+        with torch.inference_mode():
+            torch.testing.assert_close(found[-1], expected.raw_features(items), atol=1e-2, rtol=1e-2)
+        del network, seat
+        gc.collect()
+    assert memory[0] == memory[1]
+    assert graphs[0] is graphs[1]
+    assert not torch.equal(*found)
 
 
 def test_a_whole_version_is_mapped_and_another_s_numbers_are_its_own(shelf: Shelf) -> None:

@@ -3,6 +3,7 @@
 import copy
 import gc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import Corrupt, MissingWeights
-from app.networks.buffer_pool import BufferPool
+from app.networks.buffer_pool import BufferPool, Seat
 from app.networks.catalog import build, skeleton
 from app.networks.serialization import go_on, mapped, to_bytes
 from app.networks.spec import NetworkSpec
@@ -159,28 +160,43 @@ def devices() -> list[object]:
 
 
 @pytest.mark.parametrize("device", devices())
-def test_buffers_are_used_again_when_their_module_is_gone(device: str) -> None:
+def test_memory_and_what_was_made_for_it_are_used_again_when_their_module_is_gone(device: str) -> None:
     pool = BufferPool(torch.device(device), spare=2)
     network = build(NetworkSpec("mlp", FeaturesInput(size=4), (1,)), {})
     form = skeleton(network.spec, {})
     tensors = network.state_dict()
+    built: list[None] = []
 
-    def load(shift: int) -> tuple[nn.Module, int]:
+    def make(buffers: Mapping[str, Tensor]) -> nn.Module:
+        built.append(None)
+        return form.filled(tensors, lambda name, _: buffers[name]).module
+
+    def load(shift: int, key: str = "one make") -> tuple[nn.Module, Seat]:
         own = {name: tensors[f"backbone.{name}"] + shift for name in form.shapes}
-        buffers = pool.taken(form.shapes, own)
-        module = form.filled(tensors, lambda name, _: buffers[name]).module
-        pool.returned_with(module, buffers)
+        module, seat = pool.seated(key, form.shapes, own, make)
         for name, tensor in module.state_dict().items():
             assert torch.equal(tensor.cpu(), own[name])
-        return module, module.get_parameter("out.0.weight").data_ptr()
+        return module, seat
 
     held = [load(number) for number in range(3)]
     assert pool.free(form.shapes) == 0
-    addresses = {address for _, address in held}
-    assert len(addresses) == 3
+    seats = [seat for _, seat in held]
+    for seat in seats:
+        seat.made["a graph"] = seat.module
+    addresses = [seat.buffers["out.0.weight"].data_ptr() for seat in seats]
+    assert len({*addresses}) == len(built) == 3
 
-    del held
+    del held, seat
     gc.collect()
 
     assert pool.free(form.shapes) == 2
-    assert load(7)[1] in addresses
+    module, seat = load(7)
+    assert seat in seats
+    assert len(built) == 3
+    assert seat.made["a graph"] is seat.module is not module
+    assert module.get_parameter("out.0.weight").data_ptr() == seat.buffers["out.0.weight"].data_ptr()
+
+    _, other = load(8, "another make")
+    assert other.buffers["out.0.weight"].data_ptr() in addresses
+    assert not other.made
+    assert len(built) == 4

@@ -15,9 +15,11 @@ from app.networks.packing import packed
 from app.networks.preprocessor import preprocessor_for
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
-from app.serving import execution
-from app.serving.execution import BFLOAT16, PLAIN, Execution, Executions, Options
+from app.serving import ways
+from app.serving.execution import Execution
+from app.serving.executions import Executions
 from app.serving.predictor import Predictor
+from app.serving.ways import BFLOAT16, PLAIN, Options
 
 CPU = torch.device("cpu")
 SHAPE = ImageInput(size=32, channels=3)
@@ -87,8 +89,8 @@ def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.Monkey
     def failing(*_: object, **__: object) -> nn.Module:
         raise RuntimeError("not on this processor")
 
-    monkeypatch.setattr(execution, "packed", wrong)
-    monkeypatch.setattr(execution, "blocked", failing)
+    monkeypatch.setattr(ways, "packed", wrong)
+    monkeypatch.setattr(ways, "blocked", failing)
     asked = network()
 
     assert prepared(Executions(CPU, Options()), asked).ways == (PLAIN, PLAIN)
@@ -167,7 +169,7 @@ def test_a_backbone_that_was_tried_does_not_wait_for_the_trial_of_another(monkey
         assert go_on.wait(10)
         return other.backbone
 
-    monkeypatch.setattr(execution, "packed", slow)
+    monkeypatch.setattr(ways, "packed", slow)
     with ThreadPoolExecutor(2) as threads:
         trial = threads.submit(prepared, executions, other)
         assert begun.wait(10)
