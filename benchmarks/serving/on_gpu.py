@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from app.serving.cuda_graphs import CudaGraphs, CudaLane  # noqa: E402
 
 BATCHES = (1, 8, 32, 64)
 BODIES = 64
+PATIENCE_SECONDS = 150.0  # with one part
 ON_CUDA = ("tests/app/serving/test_execution.py", "tests/app/test_loading.py", "tests/app/networks/test_mapped.py")
 TAUGHT_ON_CUDA = ("tests/worker", "tests/checks/test_learning.py")
 
@@ -159,10 +161,10 @@ def interference(given: argparse.Namespace) -> dict[str, Any]:
 
 def _other(script: Path, *arguments: str) -> dict[str, Any]:
     """What another benchmark finds."""
-    ran = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
-    lines = [line for line in ran.stdout.splitlines() if line.startswith("{")]
+    _, out, errors = _ran([sys.executable, str(script), *arguments], dict(os.environ))
+    lines = [line for line in out.splitlines() if line.startswith("{")]
     if not lines:
-        raise RuntimeError(f"{script.name} found nothing: {ran.stdout[-1500:]}{ran.stderr[-3000:]}")
+        raise RuntimeError(f"{script.name} found nothing: {out[-1500:]}{errors[-3000:]}")
     found: dict[str, Any] = json.loads(lines[-1])
     return found
 
@@ -179,12 +181,32 @@ def taught(given: argparse.Namespace) -> dict[str, Any]:
 
 def _tested(given: argparse.Namespace, paths: Sequence[str], device: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *given.pytest.split(), *paths]
-    surroundings = {**os.environ, "TEST_DEVICE": device}
-    ran = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = ran.stdout.splitlines()
-    if ran.returncode:
-        sys.stderr.write("\n".join(lines[-200:]) + ran.stderr[-1500:] + "\n")
-    return {"code": ran.returncode, "last": lines[-1:]}
+    # Several processes of tests with as many threads each as there are cores only wait for one another.
+    code, out, errors = _ran(command, {**os.environ, "TEST_DEVICE": device, "OMP_NUM_THREADS": "1"})
+    lines = out.splitlines()
+    if code:
+        sys.stderr.write("\n".join(lines[-200:]) + errors[-1500:] + "\n")
+    return {"code": code, "last": lines[-1:]}
+
+
+def _ran(command: Sequence[str], surroundings: dict[str, str]) -> tuple[int | None, str, str]:
+    """Run to the end, or for so long that a lent machine is not used up; what it has started ends with it."""
+    process = subprocess.Popen(
+        command,
+        env=surroundings,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        out, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        errors += f"\nended after {PATIENCE_SECONDS} s"
+    return process.returncode, out, errors
 
 
 PARTS = {part.__name__: part for part in (tests, taught, raw, served, swaps, interference)}
