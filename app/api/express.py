@@ -118,10 +118,10 @@ class Express:
         except Exception as error:  # noqa: BLE001  the last line, as the envelope is for the general way
             return _problem(quick, error)
 
-    def answers_in_turn(self, quick: Quick, body: bytes, send: Callable[[Response], None]) -> bool:
+    def answers_in_turn(self, quick: Quick, body: bytes, send: Callable[[Response], None], asker: int) -> bool:
         """Answer a whole request within this turn of the event loop, if its network is over in a blink; say so.
 
-        `send` is called once. What is unusual about the body is left to `respond`.
+        `send` is called once; `asker` stands for the connection. What is unusual about the body is left to `respond`.
         """
         question = quickly_read(body) if quick.kind == _JSON else None
         if question is None:
@@ -135,7 +135,7 @@ class Express:
             send(made)
 
         try:
-            return predict.answer_in_turn(self._parts, quick.model, question, ended)
+            return predict.answer_in_turn(self._parts, quick.model, question, ended, asker)
         except Exception as error:  # noqa: BLE001  as above
             send(_problem(quick, error))
             return True

@@ -84,10 +84,13 @@ async def answer(
     return _answered(parts, predictor, contents, answers, started)
 
 
-def answer_in_turn(parts: Parts, model: str, question: Asked, ended: Callable[[Callable[[], Response]], None]) -> bool:
+def answer_in_turn(
+    parts: Parts, model: str, question: Asked, ended: Callable[[Callable[[], Response]], None], asker: int
+) -> bool:
     """Have the live version answer within this turn of the event loop, if its network is over in a blink; say so.
 
-    `ended` is given what makes the answer, or raises what went wrong, as `answer` does. So does this at once.
+    `ended` is given what makes the answer, or raises what went wrong, as `answer` does. So does this at once. `asker`
+    stands for the connection.
     """
     live = parts.live_models.get(model)
     if live is None or live.current is None or not live.current.predictor.cheap:
@@ -107,7 +110,7 @@ def answer_in_turn(parts: Parts, model: str, question: Asked, ended: Callable[[C
 
     try:
         contents = contents_of(question, predictor.spec)
-        return parts.batcher.answer_in_turn(predictor, contents, question.top_k, heard)
+        return parts.batcher.answer_in_turn(predictor, contents, question.top_k, heard, asker)
     except PerennialError as error:
         _count_rejected(parts, model, error)
         raise

@@ -85,7 +85,7 @@ class QuickHttp(HttpToolsProtocol):
 
     def _begin(self, quick: Quick, body: bytes) -> None:
         self.cycle = cycle = QuickCycle(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
-        if self._express.answers_in_turn(quick, body, lambda answer: self._send(answer, cycle)):
+        if self._express.answers_in_turn(quick, body, lambda answer: self._send(answer, cycle), id(self)):
             return
         task = self.loop.create_task(self._answer(quick, body, cycle))
         self.tasks.add(task)

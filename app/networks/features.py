@@ -64,6 +64,8 @@ class FeaturesPreprocessor:
 
     def decode_many(self, contents: Sequence[bytes]) -> list[Tensor | InvalidItem]:
         """Decode all at once when all can be used: then each item is a row of one block."""
+        if len(contents) == 1:
+            return [self._decoded(contents[0])]
         joined = b"".join(contents)
         if contents and len(joined) == 8 * self._size * len(contents) and len({*map(len, contents)}) == 1:
             values = np.frombuffer(joined, dtype="<f8").reshape(len(contents), self._size)
@@ -72,7 +74,9 @@ class FeaturesPreprocessor:
         return [self._decoded(content) for content in contents]
 
     def stacked(self, items: Sequence[Tensor]) -> Tensor:
-        """Stack to (batch, size) float32, still on raw scales."""
+        """Stack to (batch, size) float32, still on raw scales; one alone is not copied."""
+        if len(items) == 1:
+            return items[0].unsqueeze(0)
         return torch.stack(list(items)) if len(items) else torch.empty(0, self._size)
 
     def normalised(self, stacked: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ A layer of backbones that take raw numbers, so its statistics are saved, digeste
 The worker calls `standardize` before it trains; nobody else changes the statistics.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -53,12 +55,32 @@ class Standardize(nn.Module):
         self.count.fill_(total)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        return _bent(_scaled(inputs, self.mean, self._scale()))
+
+    def prepared(self) -> Callable[[Tensor], Tensor]:
+        """Give `forward`, to the same bits, for who asks often about a few rows while no statistics change."""
+        mean, scale = self.mean, self._scale()
+
+        def run(inputs: Tensor) -> Tensor:
+            scaled = _scaled(inputs, mean, scale)
+            least, most = (float(end) for end in scaled.aminmax())
+            return scaled if max(-least, most) <= _KNEE else _bent(scaled)
+
+        return run
+
+    def _scale(self) -> Tensor:
         # What deviates by no more than the rounding of float32 is a constant: only centre it.
-        scale = torch.where(self.std <= self.mean.abs() * 1e-6, torch.ones_like(self.std), self.std)
-        scaled = ((inputs - self.mean) / scale).clamp(-1e30, 1e30)  # (batch, size)
-        size = scaled.abs()
-        bent = _KNEE + torch.log(size.clamp(min=_KNEE) / _KNEE)
-        return torch.where(size <= _KNEE, scaled, scaled.sign() * bent)
+        return torch.where(self.std <= self.mean.abs() * 1e-6, torch.ones_like(self.std), self.std)
+
+
+def _scaled(inputs: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    return ((inputs - mean) / scale).clamp(-1e30, 1e30)  # (batch, size)
+
+
+def _bent(scaled: Tensor) -> Tensor:
+    size = scaled.abs()
+    bent = _KNEE + torch.log(size.clamp(min=_KNEE) / _KNEE)
+    return torch.where(size <= _KNEE, scaled, scaled.sign() * bent)
 
 
 def standardize(network: nn.Module, inputs: Tensor) -> None:

@@ -63,6 +63,7 @@ class Batcher:
         self._crew = Crew(threads, self._run, widen)
         self._undecoded: SimpleQueue[tuple[Part[Any], ModelQueue] | None] = SimpleQueue()
         self._due_now: set[str] = set()  # queues that the event loop answers in its next turn
+        self._asker = 0  # who asked last of those who are answered in turn
         self.inflight = 0  # requests; on the event loop only
         self._decoders = [
             threading.Thread(target=self._decode, name=f"decode-{n}", daemon=True) for n in range(decoding_threads)
@@ -132,11 +133,14 @@ class Batcher:
                 with self._crew.lock:
                     queue.drop(ask)
 
-    def answer_in_turn(self, predictor: Answering[A], contents: Sequence[bytes], top_k: int, ended: Ended[A]) -> bool:
+    def answer_in_turn(
+        self, predictor: Answering[A], contents: Sequence[bytes], top_k: int, ended: Ended[A], asker: int
+    ) -> bool:
         """Have payloads answered within this turn of the event loop, if that is how the model is answered; say so.
 
         Spares the caller a task and a future, which cost as much as a small network. `ended` hears of the answers
-        before the turn after this one; who waits must not leave. Raises Overloaded. On the event loop only.
+        before the turn after this one, or at once: `asker` is who asks, and while nobody else does there is nothing
+        to wait for. Who waits must not leave. Raises Overloaded. On the event loop only.
         """
         queue = self._queue(predictor.name)
         if not self._on_loop(predictor, queue) or not 0 < len(contents) <= self._in_a_turn(queue):
@@ -151,8 +155,11 @@ class Batcher:
             except Exception:  # the others of the batch must hear of theirs
                 log.exception("answer lost", model=queue.name)
 
+        if asker != self._asker:
+            self._asker = asker
+            self._crew.note_meeting()
         ask = self._taken(queue, predictor, contents, top_k, let_go)
-        self._put_on_loop(queue, [Part(ask, 0, count)])
+        self._put_on_loop(queue, [Part(ask, 0, count)], at_once=self._crew.quiet)
         return True
 
     def _taken(
@@ -192,11 +199,11 @@ class Batcher:
             for part in parts:
                 self._undecoded.put((part, queue))
 
-    def _put_on_loop(self, queue: ModelQueue, parts: Sequence[Part[Any]]) -> None:
+    def _put_on_loop(self, queue: ModelQueue, parts: Sequence[Part[Any]], *, at_once: bool = False) -> None:
         with self._crew.lock:
             for part in parts:
                 queue.put(part)
-        self._answer_soon(queue)
+        (self._answer_now if at_once else self._answer_soon)(queue)
 
     def _on_loop(self, predictor: Answering[Any], queue: ModelQueue) -> bool:
         if not predictor.cheap or queue.batching.window_ms or queue.cost.batches < KNOWN_BATCHES:

@@ -75,6 +75,11 @@ class Crew:
         self._quiet_at = time.perf_counter() + QUIET_SECONDS
 
     @property
+    def quiet(self) -> bool:
+        """Whether requests have not met for a while: what comes now is likely to be alone."""
+        return time.perf_counter() >= self._quiet_at
+
+    @property
     def free(self) -> bool:
         """Whether a batch would begin at once."""
         return self._idle > 0 and not self._wide_runs and not any(map(len, self._queues))

@@ -129,4 +129,5 @@ class Predictor:
 
     def _scored(self, features: Tensor) -> Tensor:
         fed = features if self._feeds_as_it_is else self._network.fed(features)
-        return self._head(fed).float().cpu()  # (batch, labels)
+        logits = self._head(fed)  # (batch, labels)
+        return logits if logits.is_cpu and logits.dtype is torch.float32 else logits.float().cpu()

@@ -3,27 +3,39 @@
 The batcher notes each batch, the loading thread reads. Kept in memory only, and little of it.
 """
 
+import math
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 ITEMS = 8
 BATCHES = 256
+EVERY_SECONDS = 0.1
 
 
 class RecentInputs:
     """The last decoded items, and the sizes of the last batches. Safe to call from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_at = -math.inf
         self._items: deque[Tensor] = deque(maxlen=ITEMS)
         self._sizes: deque[int] = deque(maxlen=BATCHES)
 
     def note(self, items: Sequence[Tensor]) -> None:
-        """Remember one batch of decoded items by its size and a copy of its last, which may be a row of a block."""
-        if items:
+        """Remember one batch of decoded items by its size and a copy of its last, which may be a row of a block.
+
+        Copies are made a few times a second: they are to be recent, not complete.
+        """
+        if not items:
+            return
+        self._sizes.append(len(items))
+        now = self._clock()
+        if len(self._items) < ITEMS or now >= self._next_at:
+            self._next_at = now + EVERY_SECONDS
             self._items.append(items[-1].clone())
-            self._sizes.append(len(items))
 
     def items(self) -> tuple[Tensor, ...]:
         """Give the items, the latest last."""

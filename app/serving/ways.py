@@ -16,6 +16,7 @@ from app.log import get_logger
 from app.networks.backbone import FAILURES
 from app.networks.packing import blocked, cast, folded, packed
 from app.networks.serialization import Pause
+from app.networks.straight import straight
 from app.serving.cuda_graphs import Run
 
 log = get_logger(__name__)
@@ -53,6 +54,10 @@ def ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, C
         found["blocked"] = partial(blocked, network, inputs, batch=MANY)
         if halves:
             found[f"packed, {BFLOAT16}"] = partial(packed, network, inputs, torch.bfloat16, batch=MANY)
+    if device == "cpu":
+        run = straight(network)
+        if run is not None:
+            found["straight"] = lambda: run
     if halves:
         found[BFLOAT16] = lambda: cast(network, torch.bfloat16)
     return found

@@ -80,8 +80,8 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen = []
     answers = Express.answers_in_turn
 
-    def noting(self: Express, quick: Any, body: bytes, send: Any) -> bool:
-        taken = answers(self, quick, body, send)
+    def noting(self: Express, quick: Any, body: bytes, send: Any, asker: int) -> bool:
+        taken = answers(self, quick, body, send, asker)
         if taken:
             seen.append(body)
         return taken

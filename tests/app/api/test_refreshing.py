@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from torch import nn
 
-from app.serving import execution
+from app.serving import ways
 from app.serving.refresher import LOADING_THREADS
 from app.storage.database import Database
 
@@ -22,7 +22,7 @@ def test_trials_of_backbones_keep_no_version_from_loading(start: Any, monkeypatc
         assert go_on.wait(20)
         return network
 
-    monkeypatch.setattr(execution, "packed", slow)
+    monkeypatch.setattr(ways, "packed", slow)
     service = start()
     try:
         picture = {"input": {"kind": "image", "size": 16, "channels": 3}}
@@ -46,8 +46,8 @@ def test_the_server_stops_without_waiting_for_a_trial_to_end(start: Any, monkeyp
         trying.set()
         return network
 
-    monkeypatch.setattr(execution, "packed", slow)
-    monkeypatch.setattr(execution, "_ROUNDS", 20_000)  # a trial of a minute
+    monkeypatch.setattr(ways, "packed", slow)
+    monkeypatch.setattr(ways, "_ROUNDS", 20_000)  # a trial of a minute
     service = start()
     service.create("picture", input={"kind": "image", "size": 16, "channels": 3})
     assert trying.wait(10)

@@ -1,6 +1,7 @@
 """The batcher with a predictor that adds numbers: who shares a pass with whom, who waits, who fails."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -386,9 +387,17 @@ def blink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.serving.batcher.TURN_SECONDS", 100.0)
 
 
-def heard_of(batcher: Batcher, sums: Sums, *contents: bytes) -> tuple[bool, list[tuple[Any, Exception | None]]]:
+STRANGERS = itertools.count(1000)
+
+
+def heard_of(
+    batcher: Batcher, sums: Sums, *contents: bytes, asker: int | None = None
+) -> tuple[bool, list[tuple[Any, Exception | None]]]:
+    """Ask in turn; each time another one, unless told who."""
     heard: list[tuple[Any, Exception | None]] = []
-    return batcher.answer_in_turn(sums, contents, 5, lambda answers, error: heard.append((answers, error))), heard
+    who = next(STRANGERS) if asker is None else asker
+    taken = batcher.answer_in_turn(sums, contents, 5, lambda answers, error: heard.append((answers, error)), who)
+    return taken, heard
 
 
 async def known(batcher: Batcher, sums: Sums) -> None:
@@ -419,6 +428,31 @@ def test_what_is_answered_in_turn_shares_a_pass_without_a_task() -> None:
             assert told[-1] == 0
         assert sums.passes[0][:6] == [0.0, 1.0, 1.0, 1.0, 2.0, 1.0]
         assert not heard
+
+    run(story())
+
+
+@pytest.mark.usefixtures("blink")
+def test_who_asks_alone_is_answered_at_once_and_who_meets_others_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.crew.QUIET_SECONDS", 0.0)
+
+    async def story() -> None:
+        sums = Sums(cheap=True)
+        with running() as batcher:
+            await known(batcher, sums)
+            heard_of(batcher, sums, b"0", asker=1)
+            await asyncio.sleep(0)
+            for number in (1, 2):
+                assert heard_of(batcher, sums, b"%d" % number, asker=1) == (True, [([(1, float(number))], None)])
+            assert batcher.inflight == 0
+            monkeypatch.setattr("app.serving.crew.QUIET_SECONDS", 60.0)
+            _, other = heard_of(batcher, sums, b"3", asker=2)
+            _, again = heard_of(batcher, sums, b"4", asker=1)
+            assert not other
+            assert not again
+            await asyncio.sleep(0)
+            assert [other, again] == [[([(1, 3.0)], None)], [([(1, 4.0)], None)]]
+        assert sums.passes[-1] == [3.0, 4.0]
 
     run(story())
 

@@ -78,8 +78,13 @@ def test_what_was_made_goes_with_the_last_who_holds_it() -> None:
     assert [one() for one in gone] == [None] * 4  # at once: nothing waits for the collector
 
 
-def test_vectors_of_numbers_run_as_they_are() -> None:
-    assert prepared(Executions(CPU, Options()), network("mlp")).ways == (PLAIN, PLAIN)
+def test_vectors_of_numbers_get_the_same_features_whatever_runs_them() -> None:
+    asked = network("mlp")
+    made = prepared(Executions(CPU, Options()), asked)
+    vectors = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for count in (1, 9):
+            assert torch.equal(made(vectors[:count], lambda inputs: inputs), asked.raw_features(vectors[:count]))
 
 
 def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """A version answers before it is asked: by itself, at the batch sizes in use, and never by what is no number."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,8 @@ def predictor(
 
 
 def noted(*batches: list[float]) -> RecentInputs:
-    recent = RecentInputs()
+    clock = itertools.count()
+    recent = RecentInputs(lambda: next(clock))
     for batch in batches:
         recent.note([torch.full((3,), value) for value in batch])
     return recent
