@@ -224,8 +224,8 @@ class VersionLoader:
             return form.filled(tensors, lambda name, _: buffers[name]).module
 
         own = {name: tensors[f"{BACKBONE}{name}"] for name in form.shapes}
-        module, seat = self._pool.seated(_built_key(spec), form.shapes, own, make)
-        self._seats[module] = seat
+        key = None if spec.architecture in self._builders else _built_key(spec)
+        module, self._seats[module] = self._pool.seated(key, form.shapes, own, make)
         return Backbone(module, form.width)
 
     def _skeleton(self, spec: NetworkSpec) -> Skeleton:

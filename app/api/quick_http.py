@@ -51,8 +51,10 @@ class QuickHttp(HttpToolsProtocol):
         self._express = express
         self._held: Quick | None = None  # its headers were read, its body is being read
         self._body = b""
+        self._sent = False  # an answer, since the last piece came
 
     def data_received(self, data: bytes) -> None:
+        self._sent = False
         super().data_received(data)
         if self._held is not None and not self.transport.is_closing():
             body = self._body
@@ -92,8 +94,11 @@ class QuickHttp(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     def _taken(self) -> Quick | None:
-        """Say what the short way is to answer; nothing while an answer is under way or not read."""
-        busy = self.pipeline or (self.cycle is not None and not self.cycle.response_complete)
+        """Say what the short way is to answer; nothing while an answer is under way or not read.
+
+        And one request of a piece: one client's thousand must not be answered before anybody else is heard.
+        """
+        busy = self._sent or self.pipeline or (self.cycle is not None and not self.cycle.response_complete)
         if busy or self.flow.write_paused or self.parser.get_method() != b"POST" or self.root_path:
             return None
         if self.parser.get_http_version() != "1.1":
@@ -110,7 +115,9 @@ class QuickHttp(HttpToolsProtocol):
         self._send(await self._express.respond(quick, whole, cycle.gone), cycle)
 
     def _send(self, answer: Response | None, cycle: QuickCycle) -> None:
-        cycle.response_complete = True
+        if cycle.response_complete:
+            return
+        cycle.response_complete = self._sent = True
         if answer is None or cycle.disconnected or self.transport.is_closing():
             return
         self.transport.write(self._written(answer, cycle))

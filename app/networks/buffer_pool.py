@@ -23,7 +23,8 @@ Form = tuple[tuple[str, torch.Size, torch.dtype], ...]
 class Seat:
     """Buffers, the module that reads them, and what was made of that module by those who run it.
 
-    All three stay when another backbone of the same key comes: only the numbers are new.
+    All three stay when another backbone of the same key comes: only the numbers are new. Without a key the buffers
+    alone stay.
     """
 
     buffers: dict[str, Tensor]
@@ -42,35 +43,43 @@ class BufferPool:
         self._device = device
         self._spare = spare
         self._free: dict[Form, deque[Seat]] = {}
-        self._adding = threading.Lock()
+        self._changing = threading.Lock()
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def seated(
         self,
-        key: Hashable,
+        key: Hashable | None,
         shapes: Mapping[str, Tensor],
         tensors: Mapping[str, Tensor],
         make: Callable[[Mapping[str, Tensor]], nn.Module],
     ) -> tuple[nn.Module, Seat]:
         """Give a module over buffers that hold `tensors`, and its seat, which is free again when the module is gone.
 
-        `make` builds one over buffers, where no module of that key was left.
+        `make` builds one over buffers, where no module of that key was left. No key is for modules that may hold more
+        than their tensors, worked out of them: none is used again.
         """
-        seat = self._taken(key, _form(shapes), shapes)
-        self._copy(seat.buffers, tensors)
-        if seat.module is None:
-            seat.module = make(seat.buffers).to(self._device)
+        form = _form(shapes)
+        seat = self._taken(key, form, shapes)
+        free, bare = self._free[form], Seat(seat.buffers)
+        try:
+            self._copy(seat.buffers, tensors)
+            if seat.module is None:
+                seat.module = make(seat.buffers).to(self._device)
+        except BaseException:
+            free.append(bare)
+            raise
         module = copy.copy(seat.module)  # its layers and tensors, but gone when nobody holds it
         # A deque's append needs no lock, and the collector may run this anywhere.
-        finalize(module, self._free[_form(shapes)].append, seat).atexit = False
+        finalize(module, free.append, bare if key is None else seat).atexit = False
         return module, seat
 
     def free(self, shapes: Mapping[str, Tensor]) -> int:
         """Count the seats of this form that wait to be used."""
         return len(self._free.get(_form(shapes), ()))
 
-    def _taken(self, key: Hashable, form: Form, shapes: Mapping[str, Tensor]) -> Seat:
+    def _taken(self, key: Hashable | None, form: Form, shapes: Mapping[str, Tensor]) -> Seat:
         """Take a free seat, one of that key if there is one; any other loses what was made of its module."""
-        with self._adding:
+        with self._changing:
             free = self._free.get(form)
             if free is None:
                 free = self._free[form] = deque(
@@ -78,13 +87,10 @@ class BufferPool:
                 )
             for _ in range(len(free)):
                 seat = free.pop()
-                if seat.key == key:
+                if key is not None and seat.key == key:
                     return seat
                 free.appendleft(seat)
-        try:
-            seat = free.pop()
-        except IndexError:
-            seat = self._made(shapes)
+            seat = free.pop() if free else self._made(shapes)
         return Seat(seat.buffers, key)
 
     def _made(self, shapes: Mapping[str, Tensor]) -> Seat:
@@ -101,14 +107,13 @@ class BufferPool:
 
     def _copy(self, buffers: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         """Return when all is copied; on CUDA by a stream that only waits for what was queued before."""
-        if self._device.type != "cuda":
+        if self._side is None:
             _fill(buffers, tensors)
             return
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self._device))  # who held the buffers before may still be read
-        with torch.cuda.stream(side):
+        self._side.wait_stream(torch.cuda.current_stream(self._device))  # who held the buffers may still be read
+        with torch.cuda.stream(self._side):
             _fill(buffers, tensors)
-        side.synchronize()
+        self._side.synchronize()
 
 
 def _form(tensors: Mapping[str, Tensor]) -> Form:

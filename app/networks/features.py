@@ -74,7 +74,7 @@ class FeaturesPreprocessor:
         return [self._decoded(content) for content in contents]
 
     def stacked(self, items: Sequence[Tensor]) -> Tensor:
-        """Stack to (batch, size) float32, still on raw scales; one alone is not copied."""
+        """Stack to (batch, size) float32, still on raw scales; one alone is not copied, so it is the caller's own."""
         if len(items) == 1:
             return items[0].unsqueeze(0)
         return torch.stack(list(items)) if len(items) else torch.empty(0, self._size)
@@ -84,8 +84,8 @@ class FeaturesPreprocessor:
         return stacked
 
     def batch(self, items: Sequence[Tensor]) -> Tensor:
-        """Stack to (batch, size) float32, still on raw scales."""
-        return self.stacked(items)
+        """Stack to (batch, size) float32, still on raw scales; a copy, which a network may change."""
+        return torch.stack(list(items)) if len(items) else self.stacked(items)
 
     def _decoded(self, content: bytes) -> Tensor | InvalidItem:
         try:

@@ -63,6 +63,8 @@ class Standardize(nn.Module):
 
         def run(inputs: Tensor) -> Tensor:
             scaled = _scaled(inputs, mean, scale)
+            if not len(scaled):
+                return scaled
             least, most = (float(end) for end in scaled.aminmax())
             return scaled if max(-least, most) <= _KNEE else _bent(scaled)
 

@@ -35,11 +35,11 @@ def straight(network: nn.Module) -> Step | None:
 
 
 def _steps(module: nn.Module) -> Iterator[Step]:
-    if _has_hooks(module):
+    if _does_more(module):
         raise _NoChain
     kind = type(module)
-    if kind is nn.Sequential:
-        for child in module.children():
+    if isinstance(module, nn.Sequential) and kind is nn.Sequential:
+        for child in module:  # `children` would leave out one that is there twice
             yield from _steps(child)
     elif kind in _STEPS:
         yield from _STEPS[kind](module)
@@ -47,8 +47,10 @@ def _steps(module: nn.Module) -> Iterator[Step]:
         raise _NoChain
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001  no public question for it
+def _does_more(module: nn.Module) -> bool:
+    """Say whether a call of the module is more than its class's `forward`."""
+    hooks = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001  no public question for it
+    return bool(hooks) or "forward" in vars(module)
 
 
 def _linear(layer: nn.Module) -> Iterator[Step]:

@@ -20,7 +20,7 @@ from app.log import get_logger
 from app.serving import forward_pass
 from app.serving.ask import Answering, Ask, Ended, Part
 from app.serving.batch_report import BatchReport
-from app.serving.crew import Crew
+from app.serving.crew import QUIET_SECONDS, Crew
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
 from app.serving.watch import Watch
@@ -63,7 +63,7 @@ class Batcher:
         self._crew = Crew(threads, self._run, widen)
         self._undecoded: SimpleQueue[tuple[Part[Any], ModelQueue] | None] = SimpleQueue()
         self._due_now: set[str] = set()  # queues that the event loop answers in its next turn
-        self._asker = 0  # who asked last of those who are answered in turn
+        self._asker, self._alone_at = 0, 0.0  # who asked last in turn, and from when on nobody else did for a while
         self.inflight = 0  # requests; on the event loop only
         self._decoders = [
             threading.Thread(target=self._decode, name=f"decode-{n}", daemon=True) for n in range(decoding_threads)
@@ -156,10 +156,10 @@ class Batcher:
                 log.exception("answer lost", model=queue.name)
 
         if asker != self._asker:
-            self._asker = asker
-            self._crew.note_meeting()
+            self._asker, self._alone_at = asker, time.perf_counter() + QUIET_SECONDS
         ask = self._taken(queue, predictor, contents, top_k, let_go)
-        self._put_on_loop(queue, [Part(ask, 0, count)], at_once=self._crew.quiet)
+        alone = self._crew.quiet and time.perf_counter() >= self._alone_at
+        self._put_on_loop(queue, [Part(ask, 0, count)], at_once=alone)
         return True
 
     def _taken(

@@ -51,8 +51,9 @@ class Execution:
         self._backbone = backbone  # held, so that nothing else gets its id while this is known by it
         self._device = device
         self._lane = lane or lane_of(device)
-        self._made: dict[str, tuple[Run, CudaGraphs]] = seat.made if seat else {}
-        self.plain: Run = self._running(PLAIN, (seat and seat.module) or backbone)
+        self._made: dict[str, tuple[Run, CudaGraphs]] = {} if seat is None else seat.made
+        own = seat.module if seat is not None else None  # the seat must not hold the backbone, which would never go
+        self.plain: Run = self._running(PLAIN, backbone if own is None else own)
         self._chosen = _Chosen((PLAIN, PLAIN), self.plain, self.plain)
         self.users: WeakSet[Network] = WeakSet()  # versions on this backbone that run by it
 

@@ -160,6 +160,19 @@ def test_requests_sent_ahead_of_answers_are_answered_in_their_order(line: Line) 
     assert [len(line.answer()[2]["predictions"][0]["top"]) for _ in bodies] == [1, 2, 3]
 
 
+def test_of_many_that_one_client_sends_ahead_one_is_answered_at_a_time(
+    line: Line, in_turn: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("app.serving.crew.QUIET_SECONDS", 0.0)
+    line.send(asking())  # whoever met somebody before does so no more
+    assert line.answer()[0] == 200
+    in_turn.clear()
+    line.send(asking() * 20)
+    assert [line.answer()[0] for _ in range(20)] == [200] * 20
+    assert len(in_turn) <= 2, "one of each piece that was read"
+
+
 def test_half_a_request_behind_a_whole_one_waits_for_the_rest(line: Line) -> None:
     second = asking()
     line.send(asking() + second[:50])

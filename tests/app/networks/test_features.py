@@ -53,6 +53,13 @@ def test_lists_of_other_things_are_refused(values: list[object]) -> None:
     assert caught.value.code == "not_numbers"
 
 
+def test_a_batch_of_one_is_a_copy_that_a_network_may_change() -> None:
+    preprocessor = FeaturesPreprocessor(FeaturesInput(size=3))
+    item = torch.tensor([-1.0, 2.0, -3.0])
+    preprocessor.batch([item]).relu_()
+    assert item.tolist() == [-1.0, 2.0, -3.0]
+
+
 def test_many_are_decoded_as_one_by_one() -> None:
     preprocessor = FeaturesPreprocessor(FeaturesInput(size=3))
     contents = [features_content([row, row / 3, -1e9 * row]) for row in range(5)]

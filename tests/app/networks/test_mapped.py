@@ -200,3 +200,32 @@ def test_memory_and_what_was_made_for_it_are_used_again_when_their_module_is_gon
     assert other.buffers["out.0.weight"].data_ptr() in addresses
     assert not other.made
     assert len(built) == 4
+
+
+def test_without_a_key_and_after_a_failure_the_memory_alone_is_used_again() -> None:
+    pool = BufferPool(torch.device("cpu"), spare=1)
+    shapes = {"weight": torch.empty(2, 2, device="meta")}
+    numbers = {"weight": torch.ones(2, 2)}
+    built: list[nn.Module] = []
+
+    def make(buffers: Mapping[str, Tensor]) -> nn.Module:
+        built.append(nn.Linear(2, 2, bias=False))
+        built[-1].weight.data = buffers["weight"]
+        return built[-1]
+
+    def failing(buffers: Mapping[str, Tensor]) -> nn.Module:
+        raise ValueError("no network")
+
+    with pytest.raises(ValueError, match="no network"):
+        pool.seated("make", shapes, numbers, failing)
+    assert pool.free(shapes) == 1
+    places = set()
+    for _ in range(3):
+        module, seat = pool.seated(None, shapes, numbers, make)
+        assert not seat.made
+        seat.made["a graph"] = module.weight.shape
+        places.add(seat.buffers["weight"].data_ptr())
+        del module, seat
+        gc.collect()
+    assert len(built) == 3
+    assert len(places) == 1

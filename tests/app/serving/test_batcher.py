@@ -434,6 +434,7 @@ def test_what_is_answered_in_turn_shares_a_pass_without_a_task() -> None:
 
 @pytest.mark.usefixtures("blink")
 def test_who_asks_alone_is_answered_at_once_and_who_meets_others_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.serving.batcher.QUIET_SECONDS", 0.0)
     monkeypatch.setattr("app.serving.crew.QUIET_SECONDS", 0.0)
 
     async def story() -> None:
@@ -445,7 +446,7 @@ def test_who_asks_alone_is_answered_at_once_and_who_meets_others_is_not(monkeypa
             for number in (1, 2):
                 assert heard_of(batcher, sums, b"%d" % number, asker=1) == (True, [([(1, float(number))], None)])
             assert batcher.inflight == 0
-            monkeypatch.setattr("app.serving.crew.QUIET_SECONDS", 60.0)
+            monkeypatch.setattr("app.serving.batcher.QUIET_SECONDS", 60.0)
             _, other = heard_of(batcher, sums, b"3", asker=2)
             _, again = heard_of(batcher, sums, b"4", asker=1)
             assert not other
