@@ -60,6 +60,7 @@ from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.servers import ServerRoster
+from app.storage.steering import Steering
 from app.storage.weights import WeightStore
 from app.traffic import Traffic
 
@@ -170,6 +171,7 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
     )
     parts = deps.Parts(
         registry=registry,
+        steering=Steering(database),
         intake=Intake(database, settings.queue_limit),
         receipts=receipts,
         predictions=predictions,

@@ -26,6 +26,7 @@ from app.storage.predictions import PredictionLog
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
 from app.storage.servers import ServerRoster
+from app.storage.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Parts:
     """All that the composition root hands to the routes."""
 
     registry: ModelRegistry
+    steering: Steering
     intake: Intake
     receipts: Receipts
     predictions: PredictionLog

@@ -27,7 +27,7 @@ _PROBLEMS = problems(400, 404, 413, 415)
 async def pause(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
     """Start no more updates; samples wait in the queue."""
     return await _act(
-        request, parts, lambda reason: parts.registry.set_paused(model, True, reason=reason, actor=caller.name)
+        request, parts, lambda reason: parts.steering.set_paused(model, True, reason=reason, actor=caller.name)
     )
 
 
@@ -35,7 +35,7 @@ async def pause(request: Request, model: ModelPath, parts: Wired, caller: Called
 async def resume(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
     """Start updates again."""
     return await _act(
-        request, parts, lambda reason: parts.registry.set_paused(model, False, reason=reason, actor=caller.name)
+        request, parts, lambda reason: parts.steering.set_paused(model, False, reason=reason, actor=caller.name)
     )
 
 
@@ -52,7 +52,7 @@ async def run(request: Request, model: ModelPath, parts: Wired, caller: Called) 
 
     def act() -> ModelAnswer:
         _require_lane(Recipe.model_validate(parts.registry.model(model).recipe), asked.lane)
-        row = parts.registry.request_run(model, reason=asked.reason, actor=caller.name, slow=asked.lane == "slow")
+        row = parts.steering.request_run(model, reason=asked.reason, actor=caller.name, slow=asked.lane == "slow")
         return shown_model(parts, row)
 
     return await run_in_threadpool(act)
@@ -62,7 +62,7 @@ async def run(request: Request, model: ModelPath, parts: Wired, caller: Called) 
 async def pin(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
     """Keep the live version until unpinned."""
     return await _act(
-        request, parts, lambda reason: parts.registry.set_pinned(model, True, reason=reason, actor=caller.name)
+        request, parts, lambda reason: parts.steering.set_pinned(model, True, reason=reason, actor=caller.name)
     )
 
 
@@ -70,7 +70,7 @@ async def pin(request: Request, model: ModelPath, parts: Wired, caller: Called) 
 async def unpin(request: Request, model: ModelPath, parts: Wired, caller: Called) -> ModelAnswer:
     """Let the gate promote again."""
     return await _act(
-        request, parts, lambda reason: parts.registry.set_pinned(model, False, reason=reason, actor=caller.name)
+        request, parts, lambda reason: parts.steering.set_pinned(model, False, reason=reason, actor=caller.name)
     )
 
 

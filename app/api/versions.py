@@ -72,7 +72,7 @@ async def promote(request: Request, model: ModelPath, version: VersionPath, part
 
     def act() -> MoveAnswer:
         started = time.monotonic()
-        moved = parts.registry.promote(model, version, force=asked.force, reason=asked.reason, actor=caller.name)
+        moved = parts.steering.promote(model, version, force=asked.force, reason=asked.reason, actor=caller.name)
         return _converged(parts, moved, started)
 
     return await run_in_threadpool(act)
@@ -94,7 +94,7 @@ async def roll_back(request: Request, model: ModelPath, parts: Wired, caller: Ca
 
     def act() -> MoveAnswer:
         started = time.monotonic()
-        moved = parts.registry.roll_back(
+        moved = parts.steering.roll_back(
             model,
             to=asked.to,
             samples=Fate(asked.samples),

@@ -1,35 +1,33 @@
-"""Models, their versions, and the moves an admin makes: create, promote, roll back, pin, pause.
+"""Models, their versions and families: created, changed, looked up.
 
-Called by the API, the refresher and the worker. Knows the database; knows nothing of weight files or networks.
+Called by the API, the refresher and the worker; what is moved by hand is for `Steering`. Knows the database; knows
+nothing of weight files or networks.
 """
 
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
 from app.batching import Batching
-from app.errors import AlreadyExists, Conflict, NothingToRollBackTo, Pinned, UnknownFamily, UnknownModel, UnknownVersion
+from app.errors import AlreadyExists, UnknownFamily, UnknownModel, UnknownVersion
 from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 from app.storage.database import Database, now, reads, writes
 from app.storage.families import join, members
-from app.storage.moves import Moved, move_live
 from app.storage.promotions import (
     ancestry,
     append_promotion,
-    cancel_running,
     chunks,
     last_promotion,
     lock_model,
     record,
 )
-from app.storage.settling import Fate
-from app.storage.states import ArtifactKind, FileState, LabelState, Lane, Verdict
+from app.storage.states import ArtifactKind, FileState, LabelState, Verdict
 from app.storage.tables import Artifact, Assignment, Family, Label, LedgerEntry, Model, Promotion, Version
 
 
@@ -53,18 +51,8 @@ class Assigned:
     role: str
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """A move whose commit may have been made."""
-
-    epoch: int
-    live_id: str
-    previous_id: str
-    samples: dict[str, int]
-
-
 class ModelRegistry:
-    """Publish, promote, roll back, live, history."""
+    """What there is, what is live, and what was."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -138,7 +126,7 @@ class ModelRegistry:
 
     @reads
     def model(self, session: Session, name: str) -> Model:
-        return _model(session, name)
+        return model_named(session, name)
 
     @reads
     def models(self, session: Session) -> list[Model]:
@@ -151,7 +139,7 @@ class ModelRegistry:
 
     @writes
     def change_recipe(self, session: Session, name: str, recipe: Recipe, actor: str) -> Model:
-        model = lock_model(session, _model(session, name).id)
+        model = lock_model(session, model_named(session, name).id)
         model.recipe = recipe.model_dump(mode="json")
         model.recipe_number += 1
         record(
@@ -168,7 +156,7 @@ class ModelRegistry:
     @writes
     def change_batching(self, session: Session, name: str, batching: Batching, actor: str) -> Model:
         """Have every server join the model's requests in another way from its next look on."""
-        model = lock_model(session, _model(session, name).id)
+        model = lock_model(session, model_named(session, name).id)
         model.batching = batching.model_dump(mode="json")
         record(
             session,
@@ -203,7 +191,7 @@ class ModelRegistry:
 
     @reads
     def version(self, session: Session, name: str, number: int) -> Version:
-        return _version(session, _model(session, name), number)
+        return version_numbered(session, model_named(session, name), number)
 
     @reads
     def version_by_id(self, session: Session, version_id: str) -> Version:
@@ -268,125 +256,6 @@ class ModelRegistry:
                 return found
         return None
 
-    @writes
-    def promote(self, session: Session, name: str, number: int, *, force: bool, reason: str, actor: str) -> Moved:
-        """Make a version live by hand. One the gate did not vouch for, or a pinned model, needs `force`."""
-        model = lock_model(session, _model(session, name).id)
-        version = _version(session, model, number)
-        if model.pinned and not force:
-            raise Pinned(name)
-        vouched = version.verdict in (Verdict.PROMOTED, Verdict.INITIAL)
-        if not vouched and not force:
-            raise Conflict(
-                f"The gate did not promote version {number}: {version.reason}. "
-                'Send "force": true with a reason to promote it all the same.'
-            )
-        last = last_promotion(session, model.id)
-        kind = "version.promoted" if vouched else "version.forced"
-        return move_live(
-            session,
-            model,
-            version,
-            falls_back_to=last.version_id,
-            fate=Fate.QUARANTINE,
-            kind=kind,
-            reason=reason,
-            actor=actor,
-        )
-
-    def roll_back(self, name: str, *, to: int | None, samples: Fate, pin: bool, reason: str, actor: str) -> Moved:
-        """Go back: to where the live version falls back to, or to any version that was live before.
-
-        When the commit's answer is lost it is not done twice, which would go further back.
-        """
-        return self._roll_back(name, to, samples, pin, reason, actor, [])
-
-    @writes
-    def _roll_back(
-        self,
-        session: Session,
-        name: str,
-        to: int | None,
-        samples: Fate,
-        pin: bool,
-        reason: str,
-        actor: str,
-        tried: list[_Tried],
-    ) -> Moved:
-        model = lock_model(session, _model(session, name).id)
-        last = last_promotion(session, model.id)
-        for earlier in tried:
-            made = session.get(Promotion, (model.id, earlier.epoch))
-            if made is not None and (made.version_id, made.actor, made.reason) == (earlier.live_id, actor, reason):
-                live, previous = (session.get_one(Version, key) for key in (earlier.live_id, earlier.previous_id))
-                return Moved(model, live, previous, earlier.epoch, earlier.samples)
-        if to is None:
-            if last.falls_back_to is None:
-                raise NothingToRollBackTo(name)
-            target = session.get_one(Version, last.falls_back_to)
-        else:
-            target = _version(session, model, to)
-        before = session.scalars(
-            select(Promotion)
-            .where(Promotion.model_id == model.id, Promotion.version_id == target.id)
-            .order_by(Promotion.epoch.desc())
-            .limit(1)
-        ).one_or_none()
-        if before is None:
-            raise Conflict(
-                f"Version {target.number} of {name!r} was never live, so there is no going back to it. "
-                f"POST versions/{target.number}/promote moves forward to it."
-            )
-        if pin:
-            model.pinned = True
-        moved = move_live(
-            session,
-            model,
-            target,
-            falls_back_to=before.falls_back_to,
-            fate=samples,
-            kind="version.rolled_back",
-            reason=reason,
-            actor=actor,
-        )
-        tried[:] = [_Tried(moved.epoch, moved.live.id, moved.previous.id, moved.samples)]
-        return moved
-
-    @writes
-    def set_pinned(self, session: Session, name: str, value: bool, *, reason: str, actor: str) -> Model:
-        """Hold or free promotions. Holding them ends a running update; its samples wait in the queue."""
-        model = lock_model(session, _model(session, name).id)
-        at = now(session)
-        if value:
-            cancel_running(session, model.id, why=f"pinned by {actor}", at=at)
-        model.pinned = value
-        kind = "model.pinned" if value else "model.unpinned"
-        record(session, model_id=model.id, kind=kind, actor=actor, reason=reason, at=at)
-        return model
-
-    @writes
-    def set_paused(self, session: Session, name: str, value: bool, *, reason: str, actor: str) -> Model:
-        """Stop or resume learning. An update that runs already goes on to its end."""
-        model = lock_model(session, _model(session, name).id)
-        model.paused = value
-        kind = "learning.paused" if value else "learning.resumed"
-        record(session, model_id=model.id, kind=kind, actor=actor, reason=reason, at=now(session))
-        return model
-
-    @writes
-    def request_run(self, session: Session, name: str, *, reason: str, actor: str, slow: bool = False) -> Model:
-        """Ask for an update now, whatever the trigger says; a paused model learns this once.
-
-        `slow` asks for one that claims nothing and learns again what the line holds.
-        """
-        model = _model(session, name)
-        wish = {"slow_requested": True} if slow else {"run_requested": True}
-        session.execute(update(Model).where(Model.id == model.id).values(**wish))
-        detail = {"lane": Lane.SLOW.value} if slow else {}
-        at = now(session)
-        record(session, model_id=model.id, kind="learning.requested", actor=actor, reason=reason, at=at, detail=detail)
-        return model
-
     @reads
     def families(self, session: Session) -> list[tuple[Family, list[Model]]]:
         """Every family with its members."""
@@ -402,14 +271,16 @@ class ModelRegistry:
         return found, members(session, found.id)
 
 
-def _model(session: Session, name: str) -> Model:
+def model_named(session: Session, name: str) -> Model:
+    """Give the model; UnknownModel if there is none of that name."""
     model = session.scalar(select(Model).where(Model.name == name))
     if model is None:
         raise UnknownModel(name)
     return model
 
 
-def _version(session: Session, model: Model, number: int) -> Version:
+def version_numbered(session: Session, model: Model, number: int) -> Version:
+    """Give the model's version; UnknownVersion if it has none of that number."""
     version = session.scalar(select(Version).where(Version.model_id == model.id, Version.number == number))
     if version is None:
         raise UnknownVersion(model.name, number)

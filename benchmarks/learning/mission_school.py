@@ -29,6 +29,7 @@ from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
+from app.storage.steering import Steering
 from app.storage.tables import Model, Version
 from app.storage.weights import WeightStore
 from worker.attempt import Stores
@@ -47,6 +48,7 @@ class School:
         self.database = Database(f"sqlite:///{folder / 'perennial.db'}")
         upgrade(self.database)
         self.registry, self.intake = ModelRegistry(self.database), Intake(self.database)
+        self.steering = Steering(self.database)
         self.receipts, self.weights = Receipts(self.database), WeightStore(folder / "weights")
         base = base_weights_from(self.weights.read_base, download=False)
         self.loader = VersionLoader(self.registry, self.weights, {}, base, keep=2)
@@ -92,7 +94,7 @@ class School:
         self.post(name, pictures, labels)
         self.work()
         if self.states(name).get("queued"):  # they wait for company that will not come
-            self.registry.request_run(name, reason="no more labels come", actor="benchmark")
+            self.steering.request_run(name, reason="no more labels come", actor="benchmark")
             self.work()
 
     def post(self, name: str, pictures: Sequence[Picture], labels: Sequence[str]) -> None:
@@ -108,7 +110,7 @@ class School:
 
     def refine(self, name: str) -> Version:
         """Perform one slow update; the version it made."""
-        self.registry.request_run(name, reason="shared layers follow", actor="benchmark", slow=True)
+        self.steering.request_run(name, reason="shared layers follow", actor="benchmark", slow=True)
         self.work()
         return self.versions(name)[0]
 

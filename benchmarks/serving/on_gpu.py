@@ -69,7 +69,10 @@ def raw(given: argparse.Namespace) -> dict[str, Any]:
             found[f"batch {batch}"] = {"eager": _rate(lambda one=inputs: network(one), batch, device)}
             if device.type == "cuda":
                 lane = CudaLane(device)
-                for name, way in (("recorded", network), ("folded and recorded", folded(network, inputs[:1]))):
+                for name, way in (
+                    ("recorded", network),
+                    ("folded and recorded", folded(network, inputs[:1], torch.bfloat16)),
+                ):
                     graphs = CudaGraphs(way, lane)
                     found[f"batch {batch}"][name] = _rate(lambda one=inputs, run=graphs: run(one), batch, device)
     return found

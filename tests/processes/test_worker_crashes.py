@@ -70,7 +70,7 @@ def test_a_worker_killed_in_the_slow_lane_leaves_the_fast_one_free_and_the_line_
         wait_until(lambda: school.settled(stores, model), "the fast lane learns")
         assert worker.stop() == 0
     before = stores.registry.live(model.id).version
-    stores.registry.request_run(model.name, reason="", actor="tester", slow=True)
+    stores.steering.request_run(model.name, reason="", actor="tester", slow=True)
     with installation.process("worker", KILL_AT=point) as doomed:
         wait_until(lambda: doomed.exit_code is not None, f"the worker dies {point}")
         assert doomed.exit_code == -signal.SIGKILL

@@ -28,6 +28,7 @@ from app.storage.migrate import upgrade
 from app.storage.queue import SampleQueue
 from app.storage.receipts import Receipts
 from app.storage.registry import ModelRegistry
+from app.storage.steering import Steering
 from app.storage.tables import Model, Version
 from app.storage.triggers import claiming_lane
 from app.storage.weights import WeightStore
@@ -59,6 +60,7 @@ class School:
         self.database = Database(f"sqlite:///{folder / 'perennial.db'}")
         upgrade(self.database)
         self.registry = ModelRegistry(self.database)
+        self.steering = Steering(self.database)
         self.intake = Intake(self.database)
         self.receipts = Receipts(self.database)
         self.queue = SampleQueue(self.database)

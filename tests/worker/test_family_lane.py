@@ -170,7 +170,7 @@ def test_one_member_that_refuses_keeps_all_as_they_were(school: School) -> None:
 def test_members_on_different_backbones_are_named_with_the_remedy(school: School, family: tuple[Model, Model]) -> None:
     digits = family[0]
     slow(school, digits)
-    school.registry.roll_back("parity", to=None, samples=Fate.KEEP, pin=False, reason="", actor="ann")
+    school.steering.roll_back("parity", to=None, samples=Fate.KEEP, pin=False, reason="", actor="ann")
     with pytest.raises(Conflict, match=r"'digits' version 3 .*'parity' version 2 .*Roll back or promote"):
         school.updater().perform(slow_claim(school, digits))
     assert [school.live(model).number for model in family] == [3, 2]
@@ -220,7 +220,7 @@ def test_a_line_that_moved_by_hand_leaves_nothing_behind(school: School, family:
     digits = family[0]
     files = set(school.weights_folder.rglob("*.safetensors"))
     claim = slow_claim(school, digits)
-    roll = Countdown(20, lambda: school.registry.set_pinned("parity", value=True, reason="", actor="ann"))
+    roll = Countdown(20, lambda: school.steering.set_pinned("parity", value=True, reason="", actor="ann"))
 
     def give_way() -> None:
         roll()
@@ -285,17 +285,17 @@ def test_the_loop_runs_one_slow_update_for_the_whole_family_when_one_is_due(scho
 def test_what_ends_the_update_of_one_ends_that_of_all(school: School, *, overtaken: bool) -> None:
     digits, parity = member(school, "digits"), member(school, "parity")
     fast(school, digits, range(50))
-    school.registry.request_run("digits", reason="", actor="ann", slow=True)
+    school.steering.request_run("digits", reason="", actor="ann", slow=True)
     claims: list[Claim] = []
 
     def perform(claim: Claim, give_way: GiveWay) -> None:
         claims.append(claim)
         if not overtaken:
             raise RuntimeError("out of luck")
-        school.registry.set_pinned("parity", value=True, reason="", actor="ann")
+        school.steering.set_pinned("parity", value=True, reason="", actor="ann")
         raise LeaseLost(claim.relatives[0].update_id)
 
     assert loop_of(school, perform).round()
     assert states(school, claims[0]) == ({"cancelled"} if overtaken else {"failed"})
-    school.registry.set_pinned("parity", value=False, reason="", actor="ann")
+    school.steering.set_pinned("parity", value=False, reason="", actor="ann")
     assert school.queue.begin(parity.id, worker="w2", lease_seconds=60) is not None

@@ -149,7 +149,7 @@ def test_a_rollback_takes_the_head_back_and_the_next_label_goes_on_from_there(sc
     of_good = head(school, good)
     school.post(model, range(200, 300))
     later = school.learn(model, updater)
-    school.registry.roll_back(model.name, to=None, samples=Fate.QUARANTINE, pin=False, reason="", actor="ann")
+    school.steering.roll_back(model.name, to=None, samples=Fate.QUARANTINE, pin=False, reason="", actor="ann")
     assert torch.equal(head(school, school.live(model))[0], of_good[0])
     school.post(model, [310])
     onward = school.learn(model, updater)
@@ -157,7 +157,7 @@ def test_a_rollback_takes_the_head_back_and_the_next_label_goes_on_from_there(sc
     assert onward.metrics["head"]["samples"] == good.metrics["head"]["samples"] + 1
     assert difference(school, model) < SAME
     # Forward again: what the rolled-back version had learned is in once more, what came after it is not.
-    school.registry.roll_back(model.name, to=later.number, samples=Fate.QUARANTINE, pin=False, reason="", actor="ann")
+    school.steering.roll_back(model.name, to=later.number, samples=Fate.QUARANTINE, pin=False, reason="", actor="ann")
     school.post(model, [320])
     forward = school.learn(model, updater)
     assert forward.metrics["head"]["samples"] == later.metrics["head"]["samples"] + 1

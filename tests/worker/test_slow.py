@@ -53,7 +53,7 @@ def test_labels_that_come_while_it_learns_are_learned_at_once_and_are_in_what_it
     updater = school.updater()
     school.post(model, range(300))
     school.learn(model, updater)
-    school.registry.request_run(model.name, reason="", actor="ann", slow=True)
+    school.steering.request_run(model.name, reason="", actor="ann", slow=True)
     lanes = []
 
     def perform(claim: Any, give_way: GiveWay) -> None:
@@ -101,9 +101,9 @@ def test_what_an_admin_does_meanwhile_stands_and_nothing_is_published(school: Sc
 
     def acting() -> None:
         if act == "pin":
-            school.registry.set_pinned(model.name, True, reason="", actor="ann")
+            school.steering.set_pinned(model.name, True, reason="", actor="ann")
         else:
-            school.registry.roll_back(model.name, to=None, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
+            school.steering.roll_back(model.name, to=None, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
 
     claim = school.begin(model)
     newest = school.newest(model)

@@ -234,7 +234,7 @@ def test_a_rollback_during_an_update_wins_and_leaves_no_files(school: School) ->
     school.post(model, range(64, 128))
 
     def roll_back() -> None:
-        school.registry.roll_back(model.name, to=None, samples=Fate.KEEP, pin=False, reason="test", actor="admin")
+        school.steering.roll_back(model.name, to=None, samples=Fate.KEEP, pin=False, reason="test", actor="admin")
         countdown.calls = 10**9  # the update itself goes on and only finds out at its commit
 
     countdown = Countdown(5, roll_back)

@@ -70,7 +70,7 @@ def test_a_thousand_swaps_leave_nothing_behind(start: Any) -> None:
 
     def swap_by_the_registry(times: int) -> None:
         for _ in range(times):
-            moved = service.parts.registry.promote("iris", next(numbers), force=True, reason="test", actor="test")
+            moved = service.parts.steering.promote("iris", next(numbers), force=True, reason="test", actor="test")
             assert service.parts.refresher.wait_for(1, moved.epoch, 10)
             assert live.predictor().version == moved.live.number
 

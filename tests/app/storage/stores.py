@@ -18,6 +18,7 @@ from app.storage.receipts import Receipts
 from app.storage.registry import Live, ModelRegistry
 from app.storage.servers import ServerRoster
 from app.storage.states import ArtifactKind, Verdict
+from app.storage.steering import Steering
 from app.storage.tables import Model, Update, Version
 from app.storage.weights import WeightStore
 
@@ -28,6 +29,7 @@ class Stores:
 
     database: Database
     registry: ModelRegistry
+    steering: Steering
     intake: Intake
     receipts: Receipts
     queue: SampleQueue
@@ -101,6 +103,7 @@ def open_stores(url: str, folder: Path) -> Stores:
     return Stores(
         database,
         ModelRegistry(database),
+        Steering(database),
         Intake(database),
         Receipts(database),
         SampleQueue(database),

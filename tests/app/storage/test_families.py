@@ -74,7 +74,7 @@ def test_the_schedule_counts_what_the_whole_family_learned(stores: Stores) -> No
     taught(stores, two, 3, 4)
     assert stores.queue.due() == [refine(one)]
     begun(stores, one)
-    stores.registry.request_run("two", reason="", actor="ann", slow=True)
+    stores.steering.request_run("two", reason="", actor="ann", slow=True)
     assert stores.queue.due() == []
 
 
@@ -84,10 +84,10 @@ def test_nobody_s_backbone_moves_while_one_of_the_family_is_pinned_or_paused(sto
     member(stores, "two", schedule={"samples": None})
     taught(stores, one, 1, 2, 3, 4)
     assert stores.queue.due() == [refine(one)]
-    stores.registry.set_paused(name, value=True, reason="", actor="ann")
+    stores.steering.set_paused(name, value=True, reason="", actor="ann")
     assert stores.queue.due() == []
-    stores.registry.set_paused(name, value=False, reason="", actor="ann")
-    stores.registry.set_pinned(name, value=True, reason="", actor="ann")
+    stores.steering.set_paused(name, value=False, reason="", actor="ann")
+    stores.steering.set_pinned(name, value=True, reason="", actor="ann")
     assert stores.queue.due() == []
     assert stores.queue.begin(one.id, worker="w1", lease_seconds=60) is None
 
@@ -123,7 +123,7 @@ def test_none_is_published_when_one_line_moved(stores: Stores, overtaken: int) -
 def test_none_is_published_when_one_was_pinned_meanwhile(stores: Stores) -> None:
     one, two = member(stores, "one"), member(stores, "two")
     claim = begun(stores, one)
-    stores.registry.set_pinned("two", value=True, reason="", actor="ann")
+    stores.steering.set_pinned("two", value=True, reason="", actor="ann")
     with pytest.raises(LeaseLost):
         stores.queue.commit_all([(part, stores.outcome(part)) for part in (claim, *claim.relatives)])
     assert [stores.registry.live(model.id).version.number for model in (one, two)] == [1, 1]
@@ -175,7 +175,7 @@ def test_one_may_be_rolled_back_alone_which_ends_its_part_of_a_running_update(st
     second = replace(stores.outcome(claim.relatives[0]), base_id=first.version_id)
     stores.queue.commit_all([(claim, first), (claim.relatives[0], second)])
     running = begun(stores, one)
-    stores.registry.roll_back("two", to=None, samples=Fate.KEEP, pin=False, reason="", actor="ann")
+    stores.steering.roll_back("two", to=None, samples=Fate.KEEP, pin=False, reason="", actor="ann")
     assert states(stores, running) == [UpdateState.RUNNING, UpdateState.CANCELLED]
     assert [stores.registry.live(model.id).version.number for model in (one, two)] == [2, 1]
 

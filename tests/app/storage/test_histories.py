@@ -132,17 +132,17 @@ class History:
     def roll_back(self) -> None:
         to = self.random.choice([None, self.random.randrange(1, self.versions + 1)])
         with contextlib.suppress(Conflict):
-            self.stores.registry.roll_back(
+            self.stores.steering.roll_back(
                 "digits", to=to, samples=self.random.choice(list(Fate)), pin=False, reason="", actor="ann"
             )
 
     def promote(self) -> None:
         number = self.random.randrange(1, self.versions + 1)
         with contextlib.suppress(Conflict):
-            self.stores.registry.promote("digits", number, force=True, reason="", actor="ann")
+            self.stores.steering.promote("digits", number, force=True, reason="", actor="ann")
 
     def pin(self) -> None:
-        self.stores.registry.set_pinned("digits", self.random.random() < 0.3, reason="", actor="ann")
+        self.stores.steering.set_pinned("digits", self.random.random() < 0.3, reason="", actor="ann")
 
 
 class TwoLanes(History):

@@ -152,7 +152,7 @@ def test_a_learned_sample_that_is_withdrawn_leaves_memory_at_once_and_is_erased_
     assert stores.claimed(claim) == [b"content 1"]
     stores.queue.commit(claim, stores.outcome(claim))
     assert stores.state(model, sample_id) == "withdrawn"
-    stores.registry.roll_back("digits", to=1, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
+    stores.steering.roll_back("digits", to=1, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
     claim = stores.claim(model)
     assert stores.claimed(claim) == [b"content 2"]
 

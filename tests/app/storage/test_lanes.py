@@ -75,9 +75,9 @@ def test_a_slow_update_is_due_after_so_long(stores: Stores) -> None:
     assert stores.queue.due() == []
     ago(stores, hours=2)
     assert stores.queue.due() == refinement(model)
-    stores.registry.set_paused("digits", True, reason="", actor="ann")
+    stores.steering.set_paused("digits", True, reason="", actor="ann")
     assert stores.queue.due() == []
-    stores.registry.request_run("digits", reason="", actor="ann", slow=True)
+    stores.steering.request_run("digits", reason="", actor="ann", slow=True)
     assert stores.queue.due() == refinement(model), "by hand it runs though learning is paused"
     begun(stores, model)
     assert stores.queue.due() == []
@@ -85,7 +85,7 @@ def test_a_slow_update_is_due_after_so_long(stores: Stores) -> None:
 
 def test_nothing_learned_yet_is_nothing_to_learn_again(stores: Stores) -> None:
     model = stores.create(**RIDGE, schedule={"seconds": 1}).model
-    stores.registry.request_run("digits", reason="", actor="ann", slow=True)
+    stores.steering.request_run("digits", reason="", actor="ann", slow=True)
     assert stores.queue.due() == []
     teach(stores, model, 1)
     assert stores.queue.due() == refinement(model)
@@ -145,7 +145,7 @@ def test_what_a_slow_version_overtook_goes_back_at_once_with_no_attempt_counted(
 def test_a_slow_update_begun_by_hand_is_taken_up_again_after_the_worker_stopped(stores: Stores) -> None:
     model = stores.create(**RIDGE).model
     teach(stores, model, 1)
-    stores.registry.request_run("digits", reason="", actor="ann", slow=True)
+    stores.steering.request_run("digits", reason="", actor="ann", slow=True)
     stores.queue.release(begun(stores, model).update_id, "the worker was told to stop")
     assert stores.queue.due() == refinement(model)
 
@@ -157,7 +157,7 @@ def test_a_rollback_ends_both_lanes_and_the_hold(stores: Stores) -> None:
     slow = begun(stores, model)
     held = stores.queue.hold(slow, 60)
     assert held is not None
-    stores.registry.roll_back("digits", to=None, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
+    stores.steering.roll_back("digits", to=None, samples=Fate.REQUEUE, pin=False, reason="", actor="ann")
     with pytest.raises(LeaseLost):
         stores.queue.commit(slow, stores.outcome(slow))
     with pytest.raises(LeaseLost):

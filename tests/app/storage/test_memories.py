@@ -79,6 +79,6 @@ def test_withdrawn_and_rolled_back_samples_are_forgotten_at_once(stores: Stores,
     assert first not in held
     assert later in held
 
-    stores.registry.roll_back(model.name, to=None, samples=Fate.QUARANTINE, pin=False, reason="", actor="tester")
+    stores.steering.roll_back(model.name, to=None, samples=Fate.QUARANTINE, pin=False, reason="", actor="tester")
 
     assert later not in {one.sample_id for one in remembered(stores, kind, model, 500)}

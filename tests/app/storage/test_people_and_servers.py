@@ -55,7 +55,7 @@ def test_every_move_of_the_pointer_is_in_the_audit_log(stores: Stores) -> None:
     model = stores.create().model
     stores.post(model, sample(1))
     stores.learn(model)
-    stores.registry.set_pinned("digits", True, reason="holiday", actor="ann")
+    stores.steering.set_pinned("digits", True, reason="holiday", actor="ann")
     events = EventLog(stores.database).list(model.id, None, 10)
     assert [(event.kind, event.actor, event.reason) for event in events] == [
         ("model.pinned", "ann", "holiday"),

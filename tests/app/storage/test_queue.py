@@ -178,9 +178,9 @@ def test_the_trigger_fires_when_the_oldest_has_waited(stores: Stores) -> None:
 def test_a_paused_model_learns_only_when_told_to(stores: Stores) -> None:
     model = stores.create(trigger={"samples": 1}).model
     stores.post(model, sample(1))
-    stores.registry.set_paused("digits", True, reason="", actor="ann")
+    stores.steering.set_paused("digits", True, reason="", actor="ann")
     assert stores.queue.due() == []
-    stores.registry.request_run("digits", reason="", actor="ann")
+    stores.steering.request_run("digits", reason="", actor="ann")
     assert stores.queue.due() == [Due(model.id, Lane.SLOW, UpdateKind.LEARN)]
     stores.learn(model)
     assert stores.queue.due() == []
@@ -190,7 +190,7 @@ def test_a_pinned_model_is_not_claimed_and_its_running_update_publishes_nothing(
     model = stores.create(trigger={"samples": 1}).model
     (sample_id,) = stores.post(model, sample(1))
     claim = stores.claim(model)
-    stores.registry.set_pinned("digits", True, reason="", actor="ann")
+    stores.steering.set_pinned("digits", True, reason="", actor="ann")
     with pytest.raises(LeaseLost):
         stores.queue.commit(claim, stores.outcome(claim))
     assert stores.state(model, sample_id) == "queued"
@@ -205,7 +205,7 @@ def test_a_content_that_any_version_was_trained_on_judges_none(stores: Stores) -
     stores.post(model, sample(1))
     claim = stores.claim(model)
     stores.queue.commit(claim, stores.outcome(claim, held_out=frozenset({claim.revisions[0].id})))
-    stores.registry.promote("digits", 2, force=True, reason="it was good", actor="ann")
+    stores.steering.promote("digits", 2, force=True, reason="it was good", actor="ann")
     stores.post(model, sample(1))
     assert [revision.side for revision in stores.claim(model).revisions] == ["learn"]
 

@@ -11,7 +11,7 @@ from tests.app.storage.stores import Stores, sample
 
 
 def roll_back(stores: Stores, to: int | None = None, samples: Fate = Fate.QUARANTINE, *, pin: bool = False) -> Moved:
-    return stores.registry.roll_back("digits", to=to, samples=samples, pin=pin, reason="it was bad", actor="ann")
+    return stores.steering.roll_back("digits", to=to, samples=samples, pin=pin, reason="it was bad", actor="ann")
 
 
 def rounds(stores: Stores, count: int) -> list[str]:
@@ -85,7 +85,7 @@ def test_rolling_forward_restores_what_that_line_had_learned(stores: Stores) -> 
     ids = rounds(stores, 2)
     model = stores.registry.model("digits")
     roll_back(stores, samples=Fate.REQUEUE)
-    stores.registry.promote("digits", 3, force=False, reason="it was good after all", actor="ann")
+    stores.steering.promote("digits", 3, force=False, reason="it was good after all", actor="ann")
     assert [stores.state(model, sample_id) for sample_id in ids] == ["learned", "learned"]
     assert stores.queue.claim(model.id, worker="w", lease_seconds=60, limit=10) is None
 
@@ -96,7 +96,7 @@ def test_a_requeued_sample_learned_anew_is_learned_once_in_each_line(stores: Sto
     roll_back(stores, samples=Fate.REQUEUE)
     stores.learn(model)  # version 4, a child of 2
     assert stores.receipts.get(model, ids[1]).version == 4
-    stores.registry.promote("digits", 3, force=False, reason="", actor="ann")
+    stores.steering.promote("digits", 3, force=False, reason="", actor="ann")
     assert stores.receipts.get(model, ids[1]).version == 3
     assert stores.state(model, ids[1]) == "learned"
 
@@ -141,7 +141,7 @@ def test_a_rollback_can_pin(stores: Stores) -> None:
     rounds(stores, 1)
     assert roll_back(stores, pin=True).model.pinned
     with pytest.raises(Pinned):
-        stores.registry.promote("digits", 2, force=False, reason="", actor="ann")
+        stores.steering.promote("digits", 2, force=False, reason="", actor="ann")
 
 
 def test_there_is_no_rolling_back_to_a_version_that_was_never_live(stores: Stores) -> None:
@@ -162,6 +162,6 @@ def test_a_rejected_version_is_promoted_only_by_force_and_then_its_samples_are_l
     (sample_id,) = stores.post(model, sample(9))
     stores.learn(model, Verdict.REJECTED)
     with pytest.raises(Conflict, match="gate did not promote"):
-        stores.registry.promote("digits", 2, force=False, reason="", actor="ann")
-    stores.registry.promote("digits", 2, force=True, reason="I looked at it", actor="ann")
+        stores.steering.promote("digits", 2, force=False, reason="", actor="ann")
+    stores.steering.promote("digits", 2, force=True, reason="I looked at it", actor="ann")
     assert stores.state(model, sample_id) == "learned"
