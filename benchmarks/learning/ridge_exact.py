@@ -5,6 +5,7 @@ system by QR decomposition. Differences are of the float64 weights before they a
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ SETTINGS = ClosedFormSettings("ridge", STRENGTH, balanced=False)
 
 def batch(x: Tensor, y: Tensor) -> Tensor:
     """Weights and, last, the bias that no strength holds: (labels, width + 1)."""
-    penalty = STRENGTH * float((x - x.mean(0)).square().sum(0).mean())
+    scatter = float((x - x.mean(0)).square().sum(0).mean())
+    penalty = STRENGTH * 2 ** (round(8 * math.log2(scatter)) / 8)  # relative to the nearest eighth of an octave
     rows = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
     held = penalty**0.5 * torch.eye(rows.shape[1], dtype=x.dtype)[:-1]
     targets = torch.nn.functional.one_hot(y, 10).double()

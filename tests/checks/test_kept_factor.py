@@ -1,6 +1,7 @@
 """A head found from a kept factor is the head solved anew, for every closed form and whatever came or went since."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -43,19 +44,31 @@ def apart(found: Linear, sums: Sums, config: ClosedFormSettings) -> float:
 
 
 @EACH
-def test_labels_that_come_alone_give_the_head_solved_anew_without_another_factor(
+def test_labels_that_come_alone_give_the_head_solved_anew_with_another_factor_at_each_level_only(
     kind: str, balanced: bool, strength: float
 ) -> None:
     config = ClosedFormSettings(kind, strength, balanced)
     sums, kept = filled(*samples(COUNT)), KeptFactor()
     kept.linear(sums, config)
     features, label_ids = samples(24, seed=1)
-    settled = sums.settled
+    squares = [sums.settled]
     for row, label in zip(features, label_ids, strict=True):
         sums.add(row[None], [label], backbone="a")
         assert sums.waiting, "nothing was multiplied"
         assert apart(kept.linear(sums, config), sums, config) < 1e-8
-    assert sums.settled is settled, "the square was not touched"
+        squares += [sums.settled] if sums.settled is not squares[-1] else []
+    assert len(squares) <= 2, "four percent more samples pass one level at most"
+
+
+def test_what_a_strength_is_relative_to_moves_by_steps_and_stays_near_the_mean_of_the_diagonal() -> None:
+    features, label_ids = samples(COUNT)
+    levels, means = [], []
+    for at in range(300, COUNT, 2):
+        scatter = filled(features[:at], label_ids[:at]).scatter()
+        means.append(float(scatter.within.diagonal().mean()))
+        levels.append(scatter.level(scatter.within))
+    assert all(abs(math.log2(one / other)) <= 1 / 16 + 1e-12 for one, other in zip(levels, means, strict=True))
+    assert len(set(levels)) == pytest.approx(8 * math.log2(means[-1] / means[0]), abs=1.01)
 
 
 @EACH

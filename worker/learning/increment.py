@@ -20,12 +20,15 @@ from torch import Tensor
 from worker.learning.scatter import Centres, level
 from worker.learning.sums import Moved
 
-Solver = Callable[[Tensor, float, Tensor, float], Tensor]
-"""(change, shift, wanted, least) ↦ X, (rows of wanted, width), of (A + Bᵀ·change·B + shift·I) Xᵀ = Bᵀ·wantedᵀ.
+Solver = Callable[[Tensor, Tensor], Tensor]
+"""(change, wanted) ↦ X, (rows of wanted, width), of (A + Bᵀ·change·B) Xᵀ = Bᵀ·wantedᵀ.
 
-A is the matrix that a closed form made of the scatter then, B the increment's directions, `least` a number that no
-eigenvalue of A is below.
+A is the matrix that a closed form made of the scatter then, B the increment's directions.
 """
+
+
+class Dear(Exception):
+    """A new factor is cheaper or safer than what an increment would take, or the only way."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,6 @@ class Then:
     centres: Centres
     spread: float  # mean of the square's diagonal
     energy: float  # mean over features of Σ z²
-
-    def level(self, mean: float) -> float:
-        return level(mean, self.energy)
 
     @property
     def middle(self) -> Tensor:
@@ -60,8 +60,12 @@ class Increment:
     spread: float  # mean of V's diagonal
     energy: float  # mean over features of Σ z², now
 
-    def level(self, mean: float) -> float:
-        return level(mean, self.energy)
+    def same_level(self, mean_then: float, mean: float) -> float:
+        """Give the level of both means of a diagonal; raises Dear where it is another now."""
+        found = level(mean, self.energy)
+        if found != level(mean_then, self.then.energy):
+            raise Dear
+        return found
 
 
 def directions_of(then: Then, moved: Moved) -> Tensor:

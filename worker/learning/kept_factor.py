@@ -1,15 +1,13 @@
 """The factor of the last whole solve, from which a head is found for a small part of the price while few samples move.
 
-Kept by the fast lane beside the sums. One label alone costs a few solutions of triangular systems, D² multiplications
-each, instead of a factor, D³/3. What it gives depends on the sums as they are, to rounding, not on the way there.
+Kept by the fast lane beside the sums. One label alone costs a pair of solutions of triangular systems, D²
+multiplications, instead of a factor, D³/3. What it gives depends on the sums as they are, to rounding, not on the way
+there.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,33 +20,27 @@ from worker.learning.closed_form import (
     held,
     laid_out,
 )
-from worker.learning.increment import Then, directions_of, increment
+from worker.learning.increment import Dear, Then, directions_of, increment
 from worker.learning.scatter import Discriminant, Linear, Scatter, inverted
 from worker.learning.sums import Moved, Sums
 
 _LEAST_WIDTH = 256  # below it a factor costs no more than the detour
 _SHARE = 6  # of the width: D/6 solutions of a triangular system and its transpose cost as much as a factor
-_EXACT = 1e-12
-_MOST_TERMS = 10
 _MOST_GROWTH = 1e6  # of rounding errors, by samples that go: beyond it a factor is made anew
-
-
-class _Dear(Exception):
-    """A new factor is cheaper or safer."""
 
 
 @dataclass
 class _Kept:
-    """A factor and what was solved with it. Powers: A⁻¹b, A⁻²b, … of directions b, as many as were needed so far."""
+    """A factor and what was solved with it."""
 
     settled: object
     settings: ClosedFormSettings
     strength: float
     then: Then
     factor: Tensor  # (width, width) upper triangular U, A = UᵀU
-    room: Tensor  # (directions at most, width), the directions first
-    powers: Tensor  # (_MOST_TERMS, directions at most, width)
-    solved: list[int] = field(default_factory=lambda: [0] * _MOST_TERMS)  # of how many directions each power is there
+    directions: Tensor  # (directions at most, width), of the means first; those of labels that come follow
+    solved: Tensor  # the same: A⁻¹ of them
+    count: int = 0  # of the directions that are solved for
     known: tuple[Moved, ...] = ()  # whose directions stand after those of the labels
 
     @classmethod
@@ -56,25 +48,27 @@ class _Kept:
         then = Then(sums.centres(), float(scatter.within.diagonal().mean()), scatter.energy)
         room = torch.empty(max(sums.width // _SHARE, len(scatter.means)), sums.width, dtype=torch.float64)
         room[: len(scatter.means)] = scatter.means - scatter.means.mean(0)
-        return cls(sums.settled, settings, strength, then, factor, room, room.new_empty(_MOST_TERMS, *room.shape))
+        return cls(sums.settled, settings, strength, then, factor, room, torch.empty_like(room))
 
     @property
     def nbytes(self) -> int:
-        rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in self.known) + sum(self.solved)
+        rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in self.known) + self.count
         return self.factor.nbytes + rows * self.factor[0].nbytes
 
-    def follow(self, since: tuple[Moved, ...]) -> Tensor:
-        """Give the directions, those of these samples last; what was solved for samples that are known stays."""
+    def follow(self, since: tuple[Moved, ...]) -> tuple[Tensor, Tensor]:
+        """Give the directions, those of these samples last, and A⁻¹ of them; what is solved for already stays."""
         same = 0
         while same < min(len(self.known), len(since)) and self.known[same] is since[same]:
             same += 1
         rows = len(self.then.centres.label_ids) + sum(len(moved.rows) for moved in since[:same])
-        self.solved = [min(count, rows) for count in self.solved]
+        solved = min(self.count, rows)
         for moved in since[same:]:
-            self.room[rows : rows + len(moved.rows)] = directions_of(self.then, moved)
+            self.directions[rows : rows + len(moved.rows)] = directions_of(self.then, moved)
             rows += len(moved.rows)
-        self.known = since
-        return self.room[:rows]
+        if solved < rows:
+            self.solved[solved:rows] = inverted(self.factor, self.directions[solved:rows])
+        self.known, self.count = since, rows
+        return self.directions[:rows], self.solved[:rows]
 
 
 class KeptFactor:
@@ -112,7 +106,7 @@ class KeptFactor:
         ):
             try:
                 return self._later(kept, sums)
-            except _Dear:
+            except Dear:
                 pass
         scatter, found = self.anew(sums, settings, strength)
         return Linear(scatter.label_ids, found.weight, found.bias)
@@ -130,74 +124,25 @@ class KeptFactor:
 
     def _later(self, kept: _Kept, sums: Sums) -> Linear:
         since = sums.waiting
-        labels = len(kept.then.centres.label_ids)
         few = sum(len(moved.rows) for moved in since)
-        if (labels + few) * _SHARE > sums.width:
-            raise _Dear
-        directions = kept.follow(since)
-        step = increment(kept.then, sums.centres(), since, directions)
+        if (len(kept.then.centres.label_ids) + few) * _SHARE > sums.width:
+            raise Dear
+        directions, solved = kept.follow(since)
 
-        def solve(change: Tensor, shift: float, wanted: Tensor, least: float) -> Tensor:
-            """X of (A + Bᵀ·change·B + shift·I) Xᵀ = Bᵀ wantedᵀ, B the directions, `least` below A's eigenvalues.
+        def solve(change: Tensor, wanted: Tensor) -> Tensor:
+            """X of (A + Bᵀ·change·B) Xᵀ = Bᵀ·wantedᵀ, B the directions.
 
-            With Y = (A + shift·I)⁻¹Bᵀ it is X = wanted (I + change·BY)⁻ᵀ Yᵀ: both sides multiplied by the bracket.
+            With Y = A⁻¹Bᵀ it is X = wanted (I + change·BY)⁻ᵀ Yᵀ: both sides multiplied by the bracket.
             """
-            y = self._shifted(kept, len(directions), shift, least)  # (directions, width)
-            inner = torch.eye(len(y), dtype=torch.float64) + change @ (directions @ y.T)
+            inner = torch.eye(len(solved), dtype=torch.float64) + change @ (directions @ solved.T)
             inverse, failed = torch.linalg.inv_ex(inner)
             if int(failed) or not float(torch.linalg.matrix_norm(inverse, 1)) < _MOST_GROWTH:
-                raise _Dear
-            solution: Tensor = (inverse @ wanted.T).T @ y
+                raise Dear
+            solution: Tensor = (inverse @ wanted.T).T @ solved
             return solution
 
-        form = closed_form(kept.settings)
-        found = form.later(step, kept.strength, kept.settings.balanced, solve)
+        step = increment(kept.then, sums.centres(), since, directions)
+        found = closed_form(kept.settings).later(step, kept.strength, kept.settings.balanced, solve)
         if not bool(found.weight.isfinite().all() and found.bias.isfinite().all()):
-            raise _Dear
+            raise Dear
         return found
-
-    def _shifted(self, kept: _Kept, count: int, shift: float, least: float) -> Tensor:
-        """Give (A + shift·I)⁻¹b for all directions b: Σ q_j·shiftʲ·A⁻⁽ʲ⁺¹⁾b, Σ q_j tʲ what is nearest to 1/(1 + t).
-
-        t stands for the eigenvalues of shift·A⁻¹, which lie between 0 and shift/least; the polynomial is that of
-        Chebyshev's points there.
-        """
-        coefficients = _nearest(_rounded(shift / least))
-        labels = len(kept.then.centres.label_ids)
-        missing = sum(count - max(labels, rows) for rows in kept.solved[: len(coefficients)])
-        if missing * _SHARE > kept.factor.shape[0]:
-            raise _Dear
-        before = kept.room
-        for number in range(len(coefficients)):
-            there, power = kept.solved[number], kept.powers[number]
-            if there < count:
-                power[there:count] = inverted(kept.factor, before[there:count])
-                kept.solved[number] = count
-            before = power
-        scaled = torch.tensor([value * shift**number for number, value in enumerate(coefficients)], dtype=torch.float64)
-        terms = kept.powers.flatten(1)[: len(coefficients), : count * kept.factor.shape[0]]
-        return (scaled @ terms).reshape(count, -1)
-
-
-def _rounded(furthest: float) -> float:
-    """The next number of a grid away from zero, so that the same polynomials come again and again."""
-    if not furthest:
-        return 0.0
-    return math.copysign(2.0 ** (math.ceil(4 * math.log2(abs(furthest))) / 4), furthest)
-
-
-@lru_cache(256)
-def _nearest(furthest: float) -> list[float]:
-    """Coefficients of the polynomial for 1/(1 + t) from 0 to `furthest`, exact to 1e-12; raises _Dear if too many."""
-    if not -0.5 < furthest < 0.5:
-        raise _Dear
-    root = math.sqrt(1 + furthest)
-    ratio = abs((root - 1) / (root + 1))  # by which each term is nearer
-    terms = 1 if ratio == 0 else math.ceil(math.log(_EXACT) / math.log(ratio))
-    if terms > _MOST_TERMS:
-        raise _Dear
-    if terms <= 1:
-        return [1.0]
-    low, high = min(0.0, furthest), max(0.0, furthest)
-    found = np.polynomial.Chebyshev.interpolate(lambda t: 1 / (1 + t), terms - 1, domain=[low, high])
-    return [float(value) for value in found.convert(kind=np.polynomial.Polynomial).coef]

@@ -21,7 +21,7 @@ def solve(scatter: Scatter, strength: float, balanced: bool) -> Discriminant:
     With m_c the summed weight of class c, m = Σ m_c, μ̄ = Σ m_c μ_c / m, and the weighted scatter around the means V,
     the normal equations become (V + Σ_c m_c (μ_c − μ̄)(μ_c − μ̄)ᵀ + λI) w_c = m_c (μ_c − μ̄), b_c = m_c/m − w_cᵀμ̄:
     the bracket is Σ w_i (z_i − μ̄)(z_i − μ̄)ᵀ + λI, taken apart at the means. λ is `strength` times the mean of that
-    scatter's diagonal.
+    scatter's diagonal, rounded (`level`).
 
     Unbalanced, w_i = 1: m_c = n_c and V is the scatter as summed, so this is ordinary ridge regression to the last
     digit. Balanced, w_i = n/(C·n_c) (class weights as in AIR, Fang et al. 2024, arXiv 2408.10349), so that m_c = n/C;
@@ -47,7 +47,7 @@ def later(increment: Increment, strength: float, balanced: bool, solver: Solver)
     """Give what `solve` gives for the scatter now, from the factor of the matrix it made of the one then.
 
     The classes' own term changes too, in the directions of the means: by Tᵀ·diag(m)·T less the same then, T the places
-    of μ_c − μ̄.
+    of μ_c − μ̄. Raises Dear where the level is another.
     """
     then, now = increment.then, increment.now
     mass_then, mass = _mass(then.centres, balanced), _mass(now, balanced)
@@ -56,9 +56,10 @@ def later(increment: Increment, strength: float, balanced: bool, solver: Solver)
     change = increment.change + (at.T * mass) @ at - (at_then.T * mass_then) @ at_then
     apart_then, apart = _offsets(then.centres.means, mass_then), _offsets(now.means, mass)  # (labels, width)
     width = apart.shape[1]
-    before = strength * then.level(then.spread + float(mass_then @ apart_then.square().sum(1)) / width)
-    penalty = strength * increment.level(increment.spread + float(mass @ apart.square().sum(1)) / width)
-    weight = solver(change, penalty - before, at * mass[:, None], before)
+    spread_then = then.spread + float(mass_then @ apart_then.square().sum(1)) / width
+    spread = increment.spread + float(mass @ apart.square().sum(1)) / width
+    penalty = strength * increment.same_level(spread_then, spread)
+    weight = solver(change, at * mass[:, None])
     bias = mass / now.total - weight @ ((mass @ now.means) / now.total)
     scale = _scale(now.total, mass, weight, apart * mass[:, None], penalty)
     return Linear(now.label_ids, weight * scale, bias * scale)

@@ -14,7 +14,7 @@ DEFAULT = 0.3
 
 
 def solve(scatter: Scatter, strength: float, balanced: bool = True) -> Discriminant:
-    """Score zᵀΛμ_c − ½μ_cᵀΛμ_c with Λ = ((1 − ε)Σ + ε·t·I)⁻¹, t the mean of Σ's diagonal.
+    """Score zᵀΛμ_c − ½μ_cᵀΛμ_c with Λ = ((1 − ε)Σ + ε·t·I)⁻¹, t the mean of Σ's diagonal (n·t rounded: `level`).
 
     (Hayes and Kanan 2020, arXiv 1909.01520.) Σ = Σ_i (z_i − μ_{y_i})(z_i − μ_{y_i})ᵀ / n with the means as they are
     now. A covariance followed sample by sample comes to the same with ΔΣ = n_y/(n_y + 1)·(z − μ_y)(z − μ_y)ᵀ, nothing
@@ -36,14 +36,14 @@ def solve(scatter: Scatter, strength: float, balanced: bool = True) -> Discrimin
 def later(increment: Increment, strength: float, balanced: bool, solver: Solver) -> Linear:
     """Give what `solve` gives for the scatter now, from the factor of the matrix A₀ it made of the one then.
 
-    With V = V₀ + ΔV, the matrix now is n₀/n·(A₀ + (1 − ε)/n₀·ΔV + ε/n₀·(v − v₀)·I), v the mean of V's diagonal.
+    With V = V₀ + ΔV and the same level, the matrix now is n₀/n·(A₀ + (1 − ε)/n₀·ΔV). Raises Dear where the level is
+    another.
     """
     then, now = increment.then, increment.now
+    increment.same_level(then.spread, increment.spread)
     total = then.centres.total
-    before = strength * then.level(then.spread) / total
-    shift = strength * increment.level(increment.spread) / total - before
     wanted = increment.places - increment.places.mean(0)
-    weight = solver(increment.change * ((1 - strength) / total), shift, wanted, before) * (now.total / total)
+    weight = solver(increment.change * ((1 - strength) / total), wanted) * (now.total / total)
     bias = -((now.means + now.means.mean(0)) * weight).sum(1) / 2
     return Linear(now.label_ids, weight, bias)
 

@@ -33,6 +33,12 @@ def ids(targets: Tensor) -> list[int]:
     return [LABELS[target] for target in targets.tolist()]
 
 
+def level(square: Tensor) -> float:
+    """What a strength is relative to: the eighth of an octave nearest to the mean of a square's diagonal."""
+    steps = 2.0 ** (torch.arange(-400, 400, dtype=torch.float64) / 8)
+    return float(steps[(steps.log() - square.diagonal().mean().log()).abs().argmin()])
+
+
 def scores(found: Discriminant, rows: Tensor) -> Tensor:
     return rows @ found.weight.T + found.bias
 
@@ -43,7 +49,7 @@ def test_ridge_equals_least_squares_over_all_samples_with_a_free_bias(strength: 
     scatter = sums_of(features, targets).scatter()
     found = discriminant(scatter, ClosedFormSettings("ridge", strength, balanced=False))
     centred = features - features.mean(0)
-    penalty = strength * float((centred.T @ centred).diagonal().mean())
+    penalty = strength * level(centred.T @ centred)
     onehot = torch.nn.functional.one_hot(targets, 3).double()
     rows = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
     held = penalty**0.5 * torch.eye(WIDTH + 1, dtype=torch.float64)[:WIDTH]
@@ -67,7 +73,7 @@ def test_balanced_ridge_is_class_weighted_least_squares_where_all_classes_are_sp
     mean = means.mean(0)
     centred = features - mean
     square = (centred * weights[:, None]).T @ centred
-    square += 0.1 * square.diagonal().mean() * torch.eye(WIDTH, dtype=torch.float64)
+    square += 0.1 * level(square) * torch.eye(WIDTH, dtype=torch.float64)
     onehot = torch.nn.functional.one_hot(targets, 3).double()
     wanted = torch.linalg.solve(square, (centred * weights[:, None]).T @ (onehot - 1 / 3)).T
     assert (found.weight / found.scale - wanted).abs().max() < 1e-10
@@ -83,8 +89,8 @@ def test_slda_is_the_streaming_covariance_with_its_corrected_update() -> None:
         means[place] += d / (counts[place] + 1)
         counts[place] += 1
     covariance = scatter / len(features)
-    level = covariance.diagonal().mean() * torch.eye(WIDTH, dtype=torch.float64)
-    precision = torch.linalg.inv(0.9 * covariance + 0.1 * level)
+    shrunk = level(scatter) / len(features) * torch.eye(WIDTH, dtype=torch.float64)
+    precision = torch.linalg.inv(0.9 * covariance + 0.1 * shrunk)
     found = discriminant(sums_of(features, targets).scatter(), ClosedFormSettings("slda", 0.1))
     rows = taught(seed=5)[0]
     wanted = rows @ precision @ means.T - ((means @ precision) * means).sum(1) / 2
@@ -126,7 +132,7 @@ def test_a_left_out_score_of_balanced_ridge_is_exact_for_fixed_penalty_and_mass_
     found = discriminant(scatter, settings)
     got = closed_form(settings).left_out(scatter, found, features, targets, 0.3, True) / found.scale
     square = (features - features.mean(0)).T @ (features - features.mean(0))
-    penalty = 0.3 * square.diagonal().mean() * torch.eye(40, dtype=torch.float64)
+    penalty = 0.3 * level(square) * torch.eye(40, dtype=torch.float64)
     for index in range(24):
         kept = [other for other in range(24) if other != index]
         rows, places = features[kept], targets[kept]
