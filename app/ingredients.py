@@ -177,8 +177,8 @@ class Ridge(_ClosedForm):
         default=None,
         gt=0,
         le=1e6,
-        description="λ as a share of the features' mean scatter, that rounded to an eighth of an octave; null is chosen by "
-        "leaving learned samples out.",
+        description="λ as a share of the features' mean scatter, which is rounded to an eighth of an octave; null is "
+        "chosen by leaving learned samples out.",
     )
     balanced: bool = Field(default=True, description="Whether every class weighs the same, however often it came.")
 

@@ -4,17 +4,18 @@ Called by `run.py`. Penalty, per-sample Fisher and soft clip are the product's; 
 an experience is learned, its importance is measured on some of it, the next one is learned held by the sum.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from experiences import Experience, permutations
 from mlp import MLP, MNIST_STANDARD, accuracy
 from pictures import Pictures, ready
 from protocol import Figures, Protocol
-from torch import Tensor, nn
+from torch import Tensor
 
 from worker.learning.averaging import AveragedWeights
 from worker.learning.ewc import EWC
+from worker.learning.optimizers import OptimizerSettings, make_optimizer
 from worker.learning.penalty import PenaltySettings
 from worker.learning.stepper import Batch, Stepper
 
@@ -44,14 +45,14 @@ def consolidate(
     generator = torch.Generator().manual_seed(seed)
     network = MLP(*hidden, standard=standard)
     experiences = permutations(pictures, count, generator)
-    makers = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    steps = makers[optimizer](network.parameters(), lr=lr, foreach=True)
+    named = dict(network.named_parameters())
+    steps = make_optimizer(named, OptimizerSettings(optimizer, lr=lr, momentum=0.0))
     settings = PenaltySettings("ewc", strength, decay=decay, samples=samples)
     importance: dict[str, Tensor] = {}
     for experience in experiences:
-        penalty = EWC(network, network, importance, settings, _rates(network, lr))
+        penalty = EWC(network, network, importance, settings, dict.fromkeys(named, lr))
         stepper = Stepper(network, steps, [penalty] if importance else [])
-        average = AveragedWeights(list(network.parameters()), averaging) if averaging else None
+        average = AveragedWeights(steps.weights.vectors, averaging) if averaging else None
         for inputs, targets in experience.batches(batch):
             stepper.step(Batch(ready(inputs), targets))
             if average is not None:
@@ -71,11 +72,6 @@ def _some(experience: Experience, count: int) -> Iterator[tuple[Tensor, Tensor]]
             return
         yield ready(inputs[:left]), targets[:left]
         left -= _FISHER_BATCH
-
-
-def _rates(network: nn.Module, lr: float) -> dict[str, float]:
-    names: Iterable[str] = (name for name, _ in network.named_parameters())
-    return dict.fromkeys(names, lr)
 
 
 _TWENTY = {"hidden": (100, 100), "count": 20, "batch": 128, "optimizer": "sgd", "lr": 0.1}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from worker.learning.augmentation import AugmentationSettings, augmented
 from worker.learning.averaging import AveragedWeights
+from worker.learning.optimizers import OptimizerSettings, make_optimizer
 from worker.learning.settings import RehearsalSettings
 from worker.learning.stepper import Batch, Stepper
 
@@ -44,9 +45,9 @@ def rehearse(
     network: nn.Module, experiences: Sequence[Experience], how: Rehearsing, generator: torch.Generator
 ) -> Buffer | None:
     """Teach the experiences one after the other; give the buffer as it is in the end."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=how.lr, foreach=True)
+    optimizer = make_optimizer(dict(network.named_parameters()), OptimizerSettings("sgd", lr=how.lr, momentum=0.0))
     stepper = Stepper(network, optimizer, rehearsal=RehearsalSettings(how.kind, how.alpha, how.beta))
-    average = AveragedWeights(list(network.parameters()), how.averaging) if how.averaging else None
+    average = AveragedWeights(optimizer.weights.vectors, how.averaging) if how.averaging else None
     buffer = Buffer(how.memory, generator, balanced=how.balanced) if how.memory else None
 
     def step(new: Batch | None, memory: Sequence[Batch] = ()) -> None:
@@ -66,7 +67,7 @@ def rehearse(
             if buffer is not None:
                 buffer.add(inputs, targets, stepper.new_logits if how.kind == "der_pp" else None)
     for number in range(how.review if buffer is not None else 0):
-        optimizer.param_groups[0]["lr"] = how.lr * (1 + math.cos(math.pi * number / how.review)) / 2
+        optimizer.rates[0] = how.lr * (1 + math.cos(math.pi * number / how.review)) / 2
         step(None, [prepared(buffer.draw(_REVIEW_BATCH)) for _ in range(stepper.draws)])
     if average is not None:
         average.settle()

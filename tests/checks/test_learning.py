@@ -20,7 +20,7 @@ from tests.device import TEST_DEVICE
 from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.learner import Learner
 from worker.learning.normalization import LEAST_BATCH
-from worker.learning.optimizers import OPTIMIZERS, OptimizerSettings, export_state, import_state, make_optimizer
+from worker.learning.optimizers import OPTIMIZERS, Optimizer, OptimizerSettings, make_optimizer
 from worker.learning.penalties import PENALTIES, make_penalty
 from worker.learning.penalty import Origins, PenaltySettings, Step
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES
@@ -209,11 +209,14 @@ def test_learning_learns(composition: LearnerSettings) -> None:
     assert learned.record.fold_accuracy > learned.record.majority_accuracy
 
 
-def take_steps(net: Small, optimizer: torch.optim.Optimizer, count: int, seed: int) -> None:
+SLOTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "step"), "adamw": ("exp_avg", "step")}
+
+
+def take_steps(net: Small, optimizer: Optimizer, count: int, seed: int) -> None:
     torch.manual_seed(seed)
     for _ in range(count):
-        optimizer.zero_grad()
         net(torch.randn(8, INPUTS)).square().sum().backward()
+        optimizer.weights.gather()
         optimizer.step()
 
 
@@ -221,13 +224,11 @@ def take_steps(net: Small, optimizer: torch.optim.Optimizer, count: int, seed: i
 def test_a_saved_and_resumed_optimizer_takes_the_same_next_step(kind: str) -> None:
     config = OptimizerSettings(kind, lr=0.01, weight_decay=0.01)
     net = network()
-    named = dict(net.named_parameters())
-    optimizer = make_optimizer(named, config)
+    optimizer = make_optimizer(dict(net.named_parameters()), config)
     take_steps(net, optimizer, 3, seed=0)
     twin = copy.deepcopy(net)
-    resumed = make_optimizer(dict(twin.named_parameters()), config)
-    state = load(save(export_state(optimizer, named, config)))
-    assert import_state(resumed, dict(twin.named_parameters()), config, state)
+    resumed = make_optimizer(dict(twin.named_parameters()), config, state=load(save(optimizer.export_state())))
+    assert resumed.resumed
     take_steps(net, optimizer, 2, seed=1)
     take_steps(twin, resumed, 2, seed=1)
     assert same(net, twin)
@@ -253,34 +254,51 @@ def test_learning_carried_on_from_saved_state_equals_learning_carried_on_in_memo
 def test_optimizer_state_grows_with_the_head_and_starts_at_zero_there(kind: str) -> None:
     config = OptimizerSettings(kind)
     net = network(rows=2)
-    named = dict(net.named_parameters())
-    optimizer = make_optimizer(named, config)
+    optimizer = make_optimizer(dict(net.named_parameters()), config)
     take_steps(net, optimizer, 2, seed=0)
-    larger = dict(grown(net, rows=5).named_parameters())
-    resumed = make_optimizer(larger, config)
-    assert import_state(resumed, larger, config, export_state(optimizer, named, config))
-    for name in ("head.weight", "head.bias", "backbone.0.weight"):
-        old, new = optimizer.state[named[name]], resumed.state[larger[name]]
-        assert old.keys() == new.keys()
-        for slot, value in old.items():
-            if value.dim() == 0:
-                assert torch.equal(new[slot], value)
-            else:
-                assert torch.equal(new[slot][: len(value)], value)
-                assert not new[slot][len(value) :].any()
-    take_steps(grown(net, rows=5), resumed, 1, seed=0)
+    larger = grown(net, rows=5)
+    old = optimizer.export_state()
+    resumed = make_optimizer(dict(larger.named_parameters()), config, state=old)
+    assert resumed.resumed
+    new = resumed.export_state()
+    assert old.keys() == new.keys()
+    assert {f"{slot}/head.weight" for slot in SLOTS[kind]} <= old.keys()
+    for slot, value in old.items():
+        if value.dim() == 0 or slot == "about":
+            assert torch.equal(new[slot], value)
+        else:
+            assert torch.equal(new[slot][: len(value)], value)
+            assert not new[slot][len(value) :].any()
+    take_steps(larger, resumed, 1, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_a_weight_that_learns_for_the_first_time_moves_as_in_a_first_step(kind: str) -> None:
+    config = OptimizerSettings(kind, lr=0.01)
+    net = network()
+    head = {name: parameter for name, parameter in net.named_parameters() if name.startswith("head")}
+    optimizer = make_optimizer(head, config)
+    take_steps(net, optimizer, 100, seed=0)
+    for parameter in net.parameters():
+        parameter.grad = None
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    take_steps(net, make_optimizer(dict(net.named_parameters()), config, state=optimizer.export_state()), 1, seed=1)
+    moved = (net.get_parameter("backbone.0.weight") - before["backbone.0.weight"]).abs().max()
+    assert float(moved.detach()) == pytest.approx(0.01, rel=0.01), (
+        "its own count of steps, or it would move three times as far"
+    )
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_state_of_another_kind_or_of_no_known_form_is_left_aside(kind: str) -> None:
     net = network()
     named = dict(net.named_parameters())
-    other = OptimizerSettings(next(name for name in OPTIMIZERS if name != kind))
-    optimizer = make_optimizer(named, OptimizerSettings(kind))
-    assert not import_state(optimizer, named, OptimizerSettings(kind), export_state(optimizer, named, other))
-    assert not import_state(optimizer, named, OptimizerSettings(kind), {"about": torch.tensor([1], dtype=torch.uint8)})
-    assert not import_state(optimizer, named, OptimizerSettings(kind), {})
-    assert not optimizer.state
+    other = make_optimizer(named, OptimizerSettings(next(name for name in OPTIMIZERS if name != kind)))
+    take_steps(net, other, 1, seed=0)
+    for state in (other.export_state(), {"about": torch.tensor([1], dtype=torch.uint8)}, {}):
+        optimizer = make_optimizer(named, OptimizerSettings(kind), state=state)
+        assert not optimizer.resumed
+        assert not any(bool(value.any()) for slot, value in optimizer.export_state().items() if slot != "about")
 
 
 @EACH

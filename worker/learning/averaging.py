@@ -43,6 +43,12 @@ class AveragedWeights:
         finally:
             torch._foreach_copy_(self._parameters, weights)
 
-    def settle(self) -> None:
-        """Make the average the weights."""
+    def copy(self) -> list[Tensor]:
+        """Copy the average out."""
+        return [average.clone() for average in self._average]
+
+    def settle(self, average: list[Tensor] | None = None) -> None:
+        """Make the average the weights, or one that was copied out earlier both."""
+        if average is not None:
+            torch._foreach_copy_(self._average, average)
         torch._foreach_copy_(self._parameters, self._average)

@@ -3,11 +3,10 @@
 Called by the learner. Holds what changes from step to step: the module, its optimizer, the best weights so far.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from worker.learning.failure import LearningStopped
 from worker.learning.fold import early_stopping_fold
 from worker.learning.fold_score import FoldScore
 from worker.learning.normalization import moving_statistics
-from worker.learning.optimizers import export_state, import_state, make_optimizer, rates
+from worker.learning.optimizers import Slots, make_optimizer, rates
 from worker.learning.penalties import make_penalty
 from worker.learning.penalty import Origins
 from worker.learning.priors import logit_offsets
@@ -27,7 +26,7 @@ from worker.learning.record import LearningRecord
 from worker.learning.rehearsal import Rehearsal
 from worker.learning.samples import Samples, chunks
 from worker.learning.settings import LearnerSettings
-from worker.learning.stepper import Batch, Stepper
+from worker.learning.stepper import Mixture, Stepper
 
 _BATCH = 64  # of what is neither a step nor the fold
 _LEAST_GAIN = 1e-4  # of the fold's loss; less is noise
@@ -48,11 +47,11 @@ class Course:
         should_stop: Callable[[], bool],
         groups: Tensor | None = None,
     ) -> None:
+        pool = pool.made_ready()
         self.settings, self.device, self.module, self.pool, self.new = settings, device, module, pool, new
         self.should_stop = should_stop
         self.named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self.optimizer = make_optimizer(self.named, settings.optimizer, origins.head)
-        self.resumed = import_state(self.optimizer, self.named, settings.optimizer, origins.state)
+        self.optimizer = make_optimizer(self.named, settings.optimizer, origins.head, origins.state)
         origins = replace(origins, rates=rates(self.named, settings.optimizer, origins.head))
         self.penalties = [make_penalty(module, origins, penalty) for penalty in settings.penalties]
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -75,7 +74,8 @@ class Course:
         self.stepper.offsets = self._offsets()
         self.fold_new = [index for index in self.fold if index < new]
         self.score = FoldScore(module, pool, self.fold, new, device, groups)
-        self.average = AveragedWeights(self._moving(), settings.averaging)
+        vectors = self.optimizer.weights.vectors
+        self.average = AveragedWeights([*vectors, *self._statistics()], settings.averaging)
 
     def run(self) -> LearningRecord:
         """Pass after pass until the fold's loss no longer falls; leave the best (averaged) weights in the module.
@@ -84,7 +84,7 @@ class Course:
         gate's question, and a fold of five samples would too often answer no (digits taught 32 at a time: +1 point).
         """
         score, accuracy_before = self._judge()
-        accuracy, best_pass, best = accuracy_before, 0, self._snapshot()
+        accuracy, best_pass, best = accuracy_before, 0, self._snapshot() if self.fold else None
         fold_losses, train_losses = [score] if self.fold else [], []
         for number in range(1, self.settings.passes + 1 if self._steps_in_a_pass() else 1):
             train_losses.append(self._pass(self._batches()))
@@ -97,11 +97,11 @@ class Course:
                 score, accuracy, best_pass, best = loss, now, number, self._snapshot()
             elif number - best_pass >= self.settings.patience:
                 break
-        if self.fold:
-            self._restore(best)
-        else:
+        if best is None:
             self.average.settle()
-        fold_learned = best_pass > 0 and self._learn_the_fold(score, best)
+        else:
+            self._restore(best)
+        fold_learned = best is not None and best_pass > 0 and self._learn_the_fold(score, best)
         rows = self.pool.targets[self.fold]
         return LearningRecord(
             new=self.new,
@@ -116,13 +116,13 @@ class Course:
             fold_accuracy=accuracy,
             majority_accuracy=int(rows.bincount().max()) / len(rows) if self.fold else None,
             fold_learned=fold_learned,
-            resumed=self.resumed,
+            resumed=self.optimizer.resumed,
             seconds=0.0,
         )
 
     def state(self) -> dict[str, Tensor]:
         """What the next update may carry on from, with the weights as they are now."""
-        state = export_state(self.optimizer, self.named, self.settings.optimizer)
+        state = self.optimizer.export_state()
         for penalty in self.penalties:
             if isinstance(penalty, EWC):
                 state |= as_state(penalty.consolidated(self.module, self._evidence(penalty.settings.samples)))
@@ -130,13 +130,16 @@ class Course:
 
     def moved(self) -> list[str]:
         """Names of the tensors that may have moved: weights that learn, BatchNorm's statistics."""
-        inside = {id(tensor) for tensor in self._moving()}
+        inside = {id(tensor) for tensor in (*self.named.values(), *self._statistics())}
         return [name for name, tensor in self.module.state_dict(keep_vars=True).items() if id(tensor) in inside]
 
-    def _moving(self) -> list[Tensor]:
-        statistics = moving_statistics(self.module) if self.settings.batch_statistics else []
-        buffers = [buffer for one in statistics for buffer in one.buffers() if buffer.is_floating_point()]
-        return [*self.named.values(), *buffers]
+    def release(self) -> None:
+        """Give the weights back to their module, when nothing more is to be learned."""
+        self.optimizer.weights.release()
+
+    def _statistics(self) -> list[Tensor]:
+        moving = moving_statistics(self.module) if self.settings.batch_statistics else []
+        return [buffer for one in moving for buffer in one.buffers() if buffer.is_floating_point()]
 
     def _evidence(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of at most so many of all samples, drawn at random."""
@@ -190,16 +193,19 @@ class Course:
 
     def _step(self, new: Sequence[int], draws: Sequence[Sequence[int]]) -> float:
         draws = [draw for draw in draws if draw]
-        distinct = len(set(new).union(*draws))
-        memory = [self._batch(draw) for draw in draws]
-        return self.stepper.step(self._batch(new) if new else None, memory, distinct=distinct)
-
-    def _batch(self, indices: Sequence[int]) -> Batch:
+        indices = list(chain(new, *draws))
         inputs, targets = self.pool.batch(indices)
-        inputs = augmented(inputs, self.settings.augmentation, self.generator)
+        inputs = augmented(inputs, self.settings.augmentation, self.generator).to(self.device)
         logits = self.pool.remembered(indices)
-        return Batch(
-            inputs.to(self.device), targets.to(self.device), None if logits is None else logits.to(self.device)
+        return self.stepper.move(
+            Mixture(
+                inputs,
+                targets.to(self.device),
+                len(new),
+                tuple(len(draw) for draw in draws),
+                None if logits is None else logits.to(self.device),
+                len(set(indices)),
+            )
         )
 
     def _judge(self) -> tuple[float, float | None]:
@@ -210,9 +216,7 @@ class Course:
         """One pass over the new samples that only judged so far, as many others beside them; undone if it harms."""
         if not self.fold_new:
             return False
-        others = Rehearsal(
-            [index for index in range(len(self.pool)) if index not in set(self.fold)], self.pool.targets, self.generator
-        )
+        others = Rehearsal([*self.fresh, *self.remembered], self.pool.targets, self.generator)
         for indices in chunks(self.fold_new, self.settings.batch_size):
             if self.should_stop():
                 raise LearningStopped
@@ -225,16 +229,19 @@ class Course:
         return False
 
     def _snapshot(self) -> "Snapshot":
-        with self.average.shown():
-            return Snapshot(copy.deepcopy(self.module.state_dict()), copy.deepcopy(self.optimizer.state_dict()))
+        buffers = [buffer.clone() for buffer in self.module.buffers()]
+        return Snapshot(self.average.copy(), buffers, self.optimizer.copy_slots())
 
+    @torch.no_grad()
     def _restore(self, snapshot: "Snapshot") -> None:
-        self.module.load_state_dict(snapshot.weights)
-        self.optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
-        self.average.restart()
+        for buffer, kept in zip(self.module.buffers(), snapshot.buffers, strict=True):
+            buffer.copy_(kept)
+        self.average.settle(snapshot.average)
+        self.optimizer.restore_slots(snapshot.slots)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    weights: dict[str, Any]
-    optimizer: dict[str, Any]
+    average: list[Tensor]
+    buffers: list[Tensor]
+    slots: list[Slots]

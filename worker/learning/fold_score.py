@@ -3,6 +3,7 @@
 Called by the course. Changes nothing: neither weights nor random numbers.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from worker.learning.samples import Samples, chunks
 from worker.learning.stepper import require_finite
 
 _BATCH = 256
+_BATCH_BYTES = 1_000_000  # of inputs, where they are so small that more than 256 fit
 _SURE_FOLD = 10  # new samples in the fold from which on they weigh as much as the remembered ones
 
 
@@ -31,6 +33,9 @@ class FoldScore:
         groups: Tensor | None = None,
     ) -> None:
         self._module, self._pool, self._fold, self._device = module, pool, fold, device
+        size = max(_BATCH, _BATCH_BYTES // pool.items[0].nbytes) if fold else _BATCH
+        self._parts = list(chunks(fold, size))
+        self._kept = [self._batch(part) for part in self._parts] if isinstance(pool.items, Tensor) else None
         self._new = sum(index < new for index in fold)
         self._groups = groups
 
@@ -47,20 +52,19 @@ class FoldScore:
         losses: list[Tensor] = []
         hits = 0
         with torch.inference_mode():
-            for indices in chunks(self._fold, _BATCH):
-                inputs, targets = (tensor.to(self._device) for tensor in self._pool.batch(indices))
+            for inputs, targets in self._kept or map(self._batch, self._parts):
                 logits = self._module(inputs)
                 if self._groups is not None:
                     logits = among_own(logits, targets, self._groups)
                 raised = logits if offsets is None else logits + offsets
-                losses.append(functional.cross_entropy(raised, targets, reduction="none").cpu())
-                if not bool(losses[-1].isfinite().all()):
+                losses.append(functional.cross_entropy(raised, targets, reduction="none"))
+                if not math.isfinite(float(losses[-1].sum())):
                     require_finite(inputs)
                     raise LearningFailed(
                         f"After step {steps} the loss on the fold is not finite: lower the learning rate."
                     )
                 hits += int((logits.argmax(1) == targets).sum())
-        loss = torch.cat(losses).double()
+        loss = (losses[0] if len(losses) == 1 else torch.cat(losses)).cpu().double()
         if self._groups is not None:
             loss = evened(loss, self._pool.targets[list(self._fold)], self._groups)
         new, share = self._new, self._new / len(self._fold)
@@ -68,3 +72,7 @@ class FoldScore:
         mean = weight * float(loss[:new].sum()) / max(new, 1)
         mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
         return mean, hits / len(self._fold)
+
+    def _batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._pool.batch(indices)
+        return inputs.to(self._device), targets.to(self._device)

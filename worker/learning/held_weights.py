@@ -1,16 +1,17 @@
 """½ Σᵢ ‖rᵢ ⊙ (θᵢ − θᵢ*)‖²: weights held at points, what L2-SP and EWC are made of.
 
-A penalty of this kind runs in every step over every parameter, so all of it is a handful of multi-tensor kernels, and
-the stepper adds its gradient, which is known in closed form, without asking autograd.
+A penalty of this kind runs in every step over every parameter, so the stepper adds its gradient, which is known in
+closed form, without asking autograd, to weights that are laid end to end.
 """
 
-import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worker.learning.penalty import Step
+from worker.learning.weight_vectors import WeightVectors
 
 # torch names its multi-tensor operations with an underscore; its own optimizers are made of them.
 
@@ -21,7 +22,6 @@ class HeldWeights:
     def __init__(self, weights: list[nn.Parameter], points: list[Tensor], roots: list[Tensor] | Tensor) -> None:
         """`roots` are the square roots of the strengths: one tensor for each weight, or one number for all."""
         self._weights, self._points, self._roots = weights, points, roots
-        self._strength = float(roots) ** 2 if isinstance(roots, Tensor) else math.nan
 
     def __call__(self, step: Step | None = None) -> Tensor:
         """Give the scalar in a form that autograd understands."""
@@ -30,23 +30,66 @@ class HeldWeights:
         value: Tensor = _HalfSquares.apply(self._points, self._roots, *_rows(self._weights, self._points))
         return value
 
-    @torch.no_grad()
-    def pull(self) -> Tensor:
-        """Add the gradient to the weights' own and give the scalar: the same as above in a third of the time."""
-        if not self._weights:
-            return torch.zeros(())
-        for weight in self._weights:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        held = _rows(gradients, self._points)
-        if isinstance(self._roots, Tensor):  # one strength for all: it need not be multiplied in twice
-            apart: tuple[Tensor, ...] = torch._foreach_sub(_rows(self._weights, self._points), self._points)  # noqa: SLF001
-            torch._foreach_add_(held, apart, alpha=self._strength)
-            return _squares(apart) * (self._strength / 2)
-        moves, value = _moves(_rows(self._weights, self._points), self._points, self._roots)
-        torch._foreach_addcmul_(held, moves, self._roots)
-        return value
+    def over(self, weights: WeightVectors) -> "Pull":
+        """Prepare the same for the steps of these weights; what is held and is not among them does not learn."""
+        roots = [self._roots] * len(self._points) if isinstance(self._roots, Tensor) else self._roots
+        held = {weight: (point, root) for weight, point, root in zip(self._weights, self._points, roots, strict=True)}
+        stretches: list[_Stretch] = []
+        for parameter, place in weights.place_of.items():
+            if parameter in held:
+                point, root = held[parameter]
+                own = _Stretch(
+                    place.vector, place.start, point.flatten(), root.flatten() if root.dim() else float(root)
+                )
+                joined = stretches[-1].followed_by(own) if stretches else None
+                stretches[-1:] = [joined] if joined is not None else [*stretches[-1:], own]
+        return Pull(weights, stretches)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Neighbours in a vector that are held, from `start` on."""
+
+    vector: int
+    start: int
+    point: Tensor  # (n,)
+    root: Tensor | float  # (n,) or one for all
+
+    def followed_by(self, other: "_Stretch") -> "_Stretch | None":
+        """Both as one, where nothing lies between them and their roots are of one kind."""
+        if (self.vector, self.start + len(self.point)) != (other.vector, other.start):
+            return None
+        point = torch.cat([self.point, other.point])
+        if isinstance(self.root, Tensor) and isinstance(other.root, Tensor):
+            return _Stretch(self.vector, self.start, point, torch.cat([self.root, other.root]))
+        alike = isinstance(self.root, float) and isinstance(other.root, float) and self.root == other.root
+        return _Stretch(self.vector, self.start, point, self.root) if alike else None
+
+
+class Pull:
+    """The gradient of held weights, over stretches of vectors."""
+
+    def __init__(self, weights: WeightVectors, stretches: list[_Stretch]) -> None:
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor | float]] = []  # weights, gradient, point, root
+        for one in stretches:
+            part = slice(one.start, one.start + len(one.point))
+            self._parts.append(
+                (weights.vectors[one.vector][part], weights.gradients[one.vector][part], one.point, one.root)
+            )
+
+    def __call__(self) -> Tensor:
+        """Add the gradient to the one that the weights have gathered and give the scalar."""
+        values = []
+        for weight, gradient, point, root in self._parts:
+            apart = weight - point
+            if isinstance(root, float):  # one strength for all: it need not be multiplied in twice
+                gradient.add_(apart, alpha=root**2)
+                values.append(torch.dot(apart, apart) * (root**2 / 2))
+            else:
+                apart.mul_(root)
+                gradient.addcmul_(apart, root)
+                values.append(torch.dot(apart, apart) / 2)
+        return sum(values[1:], values[0]) if values else torch.zeros(())
 
 
 class _HalfSquares(torch.autograd.Function):

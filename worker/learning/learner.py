@@ -76,7 +76,11 @@ class Learner:
         parent = parent if parent is not None else network
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.settings.seed)
+            torch.default_generator.manual_seed(
+                self.settings.seed
+            )  # `torch.manual_seed` leaves a note for CUDA each time
+            if devices:
+                torch.cuda.manual_seed_all(self.settings.seed)
             result = copy.deepcopy(network).to(self.device)
             put_back = set_trainable(result, self.settings)
             pool, module = new.followed_by(memory), result
@@ -101,6 +105,7 @@ class Learner:
                 interpolate(module, parent, course.moved(), self.settings.interpolation)
             _require_finite(module)
             left = course.state()
+            course.release()
             remember = self.settings.rehearsal.kind == "der_pp"
             logits = self._logits(module, pool, len(new)) if remember else None
         put_back()

@@ -5,11 +5,14 @@ rows of the head.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+_LITTLE = 64_000_000  # bytes
+_CHUNK = 256
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ class Samples:
     the early-stopping fold, so that what is in the fold today was, mostly, in it before.
     """
 
-    items: Sequence[Tensor]
+    items: Sequence[Tensor] | Tensor  # a tensor (samples, …) is ready
     targets: Tensor  # (samples,) int64
     keys: Tensor  # (samples,) float64
     collate: Collate = stack
@@ -49,7 +52,22 @@ class Samples:
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Make the samples at `indices` ready: inputs (batch, …) float32 and rows (batch,) int64."""
-        return self.collate([self.items[index] for index in indices]), self.targets[list(indices)]
+        places = torch.tensor(indices, dtype=torch.int64)
+        targets = self.targets.index_select(0, places)
+        if isinstance(self.items, Tensor):
+            return self.items.index_select(0, places), targets
+        return self.collate([self.items[index] for index in indices]), targets
+
+    def made_ready(self) -> "Samples":
+        """These samples with inputs that need no more preparation, if that takes little memory; else as they are."""
+        if not len(self) or isinstance(self.items, Tensor):
+            return self
+        if self.collate(self.items[:1]).nbytes * len(self) > _LITTLE:
+            return self
+        parts = [self.collate(self.items[start : start + _CHUNK]) for start in range(0, len(self), _CHUNK)]
+        if len({part.shape[1:] for part in parts}) > 1:
+            return self
+        return replace(self, items=torch.cat(parts), collate=stack)
 
     def remembered(self, indices: Sequence[int]) -> Tensor | None:
         """Give the remembered logits of the samples at `indices`, (batch, rows)."""

@@ -47,7 +47,7 @@ def level(mean: float, energy: float) -> float:
     that.
     """
     exact = mean if mean > 1e-10 * energy else energy or 1.0
-    return 2.0 ** (round(_STEPS * math.log2(exact)) / _STEPS)
+    return math.pow(2.0, round(_STEPS * math.log2(exact)) / _STEPS)
 
 
 def inverted(factor: Tensor, rows: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worker.learning.failure import LearningFailed
 from worker.learning.held_weights import HeldWeights
 from worker.learning.normalization import set_training, statistics_move
+from worker.learning.optimizers import Optimizer
 from worker.learning.penalty import Penalty, Step
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
 from worker.learning.settings import RehearsalSettings
@@ -30,13 +31,31 @@ class Batch:
     logits: Tensor | None = None  # (batch, rows then) as they were remembered; NaN where a row did not exist
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """All samples of a step, ready, on the network's device: the new ones first, then each draw from the memory."""
+
+    inputs: Tensor  # (batch, …) float32
+    targets: Tensor  # (batch,) int64, rows of the head
+    new: int
+    draws: tuple[int, ...] = ()  # samples in each draw
+    logits: Tensor | None = None  # (batch, rows then) as they were remembered; NaN where a row did not exist
+    distinct: int | None = None  # different samples, where some may come twice
+
+    def remembered(self) -> tuple[Tensor | None, ...]:
+        """The remembered logits of each draw."""
+        if self.logits is None:
+            return (None,) * len(self.draws)
+        return tuple(torch.split(self.logits[self.new :], list(self.draws)))
+
+
 class Stepper:
     """Takes gradient steps on one module."""
 
     def __init__(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         penalties: Sequence[Penalty] = (),
         rehearsal: RehearsalSettings = _ER,
         clip_norm: float | None = None,
@@ -59,12 +78,12 @@ class Stepper:
                 f"There is no rehearsal loss {rehearsal.kind!r}; choose one of {', '.join(REHEARSAL_LOSSES)}."
             )
         self._module, self._optimizer = module, optimizer
-        self._holding = [penalty for penalty in penalties if isinstance(penalty, HeldWeights)]
+        self._weights = optimizer.weights
+        self._pulls = [penalty.over(self._weights) for penalty in penalties if isinstance(penalty, HeldWeights)]
         self._penalties = [penalty for penalty in penalties if not isinstance(penalty, HeldWeights)]
         self._loss = REHEARSAL_LOSSES[rehearsal.kind](rehearsal, seen)
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self.offsets, self._batch_statistics = offsets, batch_statistics
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.groups = groups
         self._moving: bool | None = None
         self.steps = 0
@@ -79,38 +98,40 @@ class Stepper:
         """How much of the loss on labels the new ones of so many samples weigh; None where it evens classes out."""
         return self._loss.share(new, memory)
 
-    def step(self, new: Batch | None, memory: Sequence[Batch] = (), *, distinct: int | None = None) -> float:
+    def step(self, new: Batch | None, memory: Sequence[Batch] = ()) -> float:
+        """Do what `move` does, with new samples and draws from the memory that are still apart."""
+        parts = [*([new] if new is not None else []), *memory]
+        inputs, targets = (torch.cat(part) for part in zip(*((one.inputs, one.targets) for one in parts), strict=True))
+        draws = tuple(len(one.targets) for one in memory)
+        fresh = len(targets) - sum(draws)
+        logits = None
+        if memory and all(one.logits is not None for one in memory):
+            known = torch.cat([one.logits for one in memory if one.logits is not None])
+            logits = torch.cat([known.new_full((fresh, known.shape[1]), math.nan), known])
+        return self.move(Mixture(inputs, targets, fresh, draws, logits))
+
+    def move(self, batch: Mixture) -> float:
         """Move the weights once and give the loss before it, penalties included.
 
         All samples go through the module in one forward pass. What it gave for the new ones, (new, rows), stands in
-        `new_logits` afterwards. `distinct` is the number of different samples where some may come twice. Raises
-        LearningFailed when the loss or its gradient is not finite; the weights have not moved then.
+        `new_logits` afterwards. Raises LearningFailed when the loss or its gradient is not finite; the weights have
+        not moved then.
         """
-        parts = [*([new] if new is not None else []), *memory]
-        inputs = torch.cat([part.inputs for part in parts]) if len(parts) > 1 else parts[0].inputs
-        targets = torch.cat([part.targets for part in parts]) if len(parts) > 1 else parts[0].targets
-        self._set_training(distinct or len(targets))
-        self._optimizer.zero_grad(set_to_none=True)
+        inputs, targets = batch.inputs, batch.targets
+        self._set_training(batch.distinct or len(targets))
+        self._weights.clear()
         logits: Tensor = self._module(inputs)  # (batch, rows)
-        fresh = len(new.targets) if new is not None else 0
-        self.new_logits = logits[:fresh].detach()
+        self.new_logits = logits[: batch.new].detach()
         loss = self._loss(
-            Answers(
-                logits,
-                targets,
-                fresh,
-                tuple(len(part.targets) for part in memory),
-                tuple(part.logits for part in memory),
-                self.offsets,
-                self.groups,
-            )
+            Answers(logits, targets, batch.new, batch.draws, batch.remembered(), self.offsets, self.groups)
         )
         step = Step(inputs, targets, logits)
         for penalty in self._penalties:
             loss = loss + penalty(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach()) + sum(float(penalty.pull()) for penalty in self._holding)
-        norm = self._clip()
+        self._weights.gather()
+        value = float(loss.detach()) + sum(float(pull()) for pull in self._pulls)
+        norm = self._weights.clip(self._clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             require_finite(inputs)
             raise LearningFailed(
@@ -120,16 +141,6 @@ class Stepper:
         self._optimizer.step()
         self.steps += 1
         return value
-
-    def _clip(self) -> float:
-        """Shorten the gradient to the norm allowed and give the norm it had."""
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if not gradients:
-            return 0.0
-        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())  # noqa: SLF001
-        if norm > self._clip_norm:
-            torch._foreach_mul_(gradients, self._clip_norm / norm)
-        return norm
 
     def _set_training(self, distinct: int) -> None:
         move = statistics_move(batch=distinct, statistics=self._batch_statistics)

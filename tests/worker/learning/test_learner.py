@@ -1,5 +1,6 @@
 """What the learner does with the settings that change more than the loss."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -113,8 +114,8 @@ def test_the_head_and_the_rest_learn_at_their_own_rates() -> None:
     named = dict(net().named_parameters())
     head = {name for name in named if name.startswith("head")}
     optimizer = make_optimizer(named, OptimizerSettings("sgd", lr=0.1, backbone_lr=0.01), head)
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert {name: rates[id(p)] for name, p in named.items()} == {name: 0.1 if name in head else 0.01 for name in named}
+    found = {name: optimizer.rates[place.vector] for name, place in optimizer.weights.places.items()}
+    assert found == {name: 0.1 if name in head else 0.01 for name in named}
     settings = replace(SHORT, penalties=(), optimizer=OptimizerSettings("sgd", lr=0.01, backbone_lr=1e-6))
     learned = Learner(settings).learn(net(), new=pictures(40)).network.state_dict()
     before = net().state_dict()
@@ -180,3 +181,33 @@ def test_features_that_are_not_finite_are_told_from_inputs_that_are_not() -> Non
     poisoned.items[4][0, 0, 0] = NAN
     with pytest.raises(LearningFailed, match="inputs of 1 of 9"):
         Learner(settings).learn(net(), new=poisoned)
+
+
+def test_what_was_learned_shares_no_memory_and_the_process_keeps_its_random_numbers() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    learned = Learner(SHORT).learn(net(), new=pictures(20)).network
+    assert torch.equal(torch.rand(3), expected)
+    for tensor in learned.state_dict().values():
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_samples_are_made_ready_once_where_that_is_little_and_all_are_of_one_shape() -> None:
+    targets, keys = torch.arange(3), torch.rand(3, dtype=torch.float64)
+    calls = []
+
+    def halved(items: Sequence[Tensor]) -> Tensor:
+        calls.append(len(items))
+        return torch.stack(list(items)) / 2
+
+    samples = Samples([torch.full((2,), value) for value in (2.0, 4.0, 6.0)], targets, keys, halved)
+    ready = samples.made_ready()
+    for indices in ([2, 0], [1]):
+        for one, other in zip(ready.batch(indices), samples.batch(indices), strict=True):
+            assert torch.equal(one, other)
+    assert calls == [1, 3, 2, 1], "one to see how much it takes, all, and what was asked of the others"
+    assert ready.made_ready() is ready
+    large = Samples([torch.zeros(8_000_000)] * 3, targets, keys)
+    assert large.made_ready() is large
+    assert Samples.none().made_ready().items == []

@@ -15,6 +15,7 @@ from worker.learning.lwf import LwF
 from worker.learning.penalties import make_penalty
 from worker.learning.penalty import Origins, PenaltySettings, Step
 from worker.learning.trainable import head_names
+from worker.learning.weight_vectors import WeightVectors
 
 
 class Net(nn.Module):
@@ -79,10 +80,12 @@ def test_the_pull_of_held_weights_is_the_gradient_that_autograd_finds(head_stren
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in large.parameters()]
     for number, parameter in enumerate(large.parameters()):
         parameter.grad = None if number == 0 else torch.ones_like(parameter)
-    assert penalise.pull().item() == pytest.approx(value.item(), rel=1e-6)
-    for number, (gradient, parameter) in enumerate(zip(found, large.parameters(), strict=True)):
-        assert parameter.grad is not None
-        assert torch.allclose(parameter.grad, gradient + (number > 0), rtol=1e-5)
+    weights = WeightVectors(dict(large.named_parameters()), {"head.bias": "a vector of its own"})
+    pull = penalise.over(weights)
+    weights.gather()
+    assert pull().item() == pytest.approx(value.item(), rel=1e-6)
+    for number, (gradient, place) in enumerate(zip(found, weights.places.values(), strict=True)):
+        assert torch.allclose(place.of(weights.gradients[place.vector]), gradient + (number > 0), rtol=1e-5)
 
 
 def test_l2_sp_towards_pretrained_weights_draws_the_head_to_zero() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.learning.failure import LearningFailed
+from worker.learning.optimizers import Optimizer, OptimizerSettings, make_optimizer
 from worker.learning.rehearsal_losses import REHEARSAL_LOSSES, Answers
 from worker.learning.settings import RehearsalSettings
 from worker.learning.stepper import Batch, Stepper
@@ -80,13 +81,17 @@ def test_der_pp_gives_finite_gradients_beside_logits_that_were_not_stored() -> N
     assert not z.grad[:2].any()
 
 
+def sgd(module: nn.Module) -> Optimizer:
+    return make_optimizer(dict(module.named_parameters()), OptimizerSettings("sgd", lr=0.1, momentum=0.0))
+
+
 @KINDS
 def test_a_stepper_takes_one_gradient_step_and_shows_what_the_new_samples_gave_before_it(kind: str) -> None:
     torch.manual_seed(0)
     module = nn.Linear(5, 4)
     before, x, y = module.weight.detach().clone(), torch.randn(3, 5), torch.tensor([0, 1, 2])
     expected = module(x).detach()
-    stepper = Stepper(module, torch.optim.SGD(module.parameters(), 0.1), rehearsal=RehearsalSettings(kind))
+    stepper = Stepper(module, sgd(module), rehearsal=RehearsalSettings(kind))
     memory = [Batch(torch.randn(2, 5), torch.tensor([3, 3]), torch.zeros(2, 4)) for _ in range(stepper.draws)]
     losses = [stepper.step(Batch(x, y), memory)]
     assert stepper.new_logits is not None
@@ -100,7 +105,7 @@ def test_a_stepper_takes_one_gradient_step_and_shows_what_the_new_samples_gave_b
 def test_a_step_on_numbers_that_are_not_finite_names_the_inputs_and_moves_nothing() -> None:
     module = nn.Linear(5, 4)
     before = module.weight.detach().clone()
-    stepper = Stepper(module, torch.optim.SGD(module.parameters(), 0.1))
+    stepper = Stepper(module, sgd(module))
     x = torch.randn(3, 5)
     x[1, 2] = NAN
     with pytest.raises(LearningFailed, match="inputs of 1 of 3 samples"):
@@ -111,4 +116,4 @@ def test_a_step_on_numbers_that_are_not_finite_names_the_inputs_and_moves_nothin
 def test_a_rehearsal_loss_that_no_catalog_has_is_refused_with_those_it_has() -> None:
     module = nn.Linear(5, 4)
     with pytest.raises(LearningFailed, match="choose one of er, er_ace, der_pp"):
-        Stepper(module, torch.optim.SGD(module.parameters(), 0.1), rehearsal=RehearsalSettings("hope"))
+        Stepper(module, sgd(module), rehearsal=RehearsalSettings("hope"))
