@@ -134,7 +134,8 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
     start = network(name)
     reference = plain(copy.deepcopy(start), inputs, targets)
     arms = {kind: ours(copy.deepcopy(start), penalties, inputs, targets) for kind, penalties in PENALTIES.items()}
-    wholes = {kind: update(name, start, fold) for kind, fold in FOLDS.items()}
+    folds = {kind: fold for kind, fold in FOLDS.items() if not fold or UPDATES[name][2] > 1}
+    wholes = {kind: update(name, start, fold) for kind, fold in folds.items()}
     for step in (reference, *arms.values(), *wholes.values()):
         step()
     count = max(1, min(100, int(0.15 / cpu_seconds(reference, 2))))
