@@ -97,6 +97,9 @@ class DERpp(Strict):
 Rehearsal = Annotated[ER | ERACE | DERpp, Field(discriminator="kind")]
 
 
+_DECAY = "Pulls every weight that learns towards zero, also one that no answer depends on."
+
+
 class _Stepping(Strict):
     backbone_lr: float | None = Field(
         default=None, gt=0, le=10, description="Learning rate of everything but the head; null is `lr`."
@@ -107,19 +110,19 @@ class SGD(_Stepping):
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.01, gt=0, le=10)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description=_DECAY)
 
 
 class Adam(_Stepping):
     kind: Literal["adam"] = "adam"
     lr: float = Field(default=0.001, gt=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description=_DECAY)
 
 
 class AdamW(_Stepping):
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=0.001, gt=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description=_DECAY)
 
 
 Optimizer = Annotated[SGD | Adam | AdamW, Field(discriminator="kind")]
@@ -191,7 +194,8 @@ class SLDA(_ClosedForm):
         default=None,
         gt=0,
         le=1,
-        description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance; null is chosen by leaving samples out.",
+        description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance, that rounded to an eighth of an octave; null "
+        "is chosen by leaving samples out.",
     )
     refinement: int = Field(
         default=0,

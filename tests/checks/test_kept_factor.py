@@ -160,6 +160,25 @@ def test_another_strength_or_kind_many_samples_and_few_features_are_solved_anew(
 
 
 @pytest.mark.parametrize("kind", CLOSED_FORMS)
+@pytest.mark.parametrize("width", [16, WIDTH])
+def test_where_only_rounding_is_left_of_the_features_there_is_a_head_or_a_message_that_helps(
+    kind: str, width: int
+) -> None:
+    config = ClosedFormSettings(kind, 0.1)
+    for seed in range(40):
+        features = torch.randn(40, width, generator=torch.Generator().manual_seed(seed))
+        sums, kept = Sums(width, "a"), KeptFactor()
+        sums.add(features, [1] * 40, backbone="a")
+        sums.add(torch.zeros(1, width), [1], backbone="a")
+        kept.linear(sums, config)
+        sums.subtract(features, [1] * 40, backbone="a")
+        try:
+            assert kept.linear(sums, config).weight.isfinite().all()
+        except LearningFailed as failure:
+            assert "raise its strength" in str(failure)  # noqa: PT017
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
 def test_rows_and_errors_are_those_of_a_whole_solve(kind: str) -> None:
     features, label_ids = samples(COUNT)
     sums, kept = filled(features, label_ids), KeptFactor()

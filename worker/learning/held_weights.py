@@ -34,15 +34,18 @@ class HeldWeights:
         """Prepare the same for the steps of these weights; what is held and is not among them does not learn."""
         roots = [self._roots] * len(self._points) if isinstance(self._roots, Tensor) else self._roots
         held = {weight: (point, root) for weight, point, root in zip(self._weights, self._points, roots, strict=True)}
-        stretches: list[_Stretch] = []
+        runs: list[list[_Stretch]] = []
         for parameter, place in weights.place_of.items():
             if parameter in held:
                 point, root = held[parameter]
                 own = _Stretch(
                     place.vector, place.start, point.flatten(), root.flatten() if root.dim() else float(root)
                 )
-                joined = stretches[-1].followed_by(own) if stretches else None
-                stretches[-1:] = [joined] if joined is not None else [*stretches[-1:], own]
+                if runs and runs[-1][-1].goes_on_in(own):
+                    runs[-1].append(own)
+                else:
+                    runs.append([own])
+        stretches = [_Stretch.joined(run) for run in runs]
         return Pull(weights, stretches)
 
 
@@ -55,15 +58,20 @@ class _Stretch:
     point: Tensor  # (n,)
     root: Tensor | float  # (n,) or one for all
 
-    def followed_by(self, other: "_Stretch") -> "_Stretch | None":
-        """Both as one, where nothing lies between them and their roots are of one kind."""
+    def goes_on_in(self, other: "_Stretch") -> bool:
+        """Whether nothing lies between them and they are held alike: by the same number, or by a tensor each."""
         if (self.vector, self.start + len(self.point)) != (other.vector, other.start):
-            return None
-        point = torch.cat([self.point, other.point])
-        if isinstance(self.root, Tensor) and isinstance(other.root, Tensor):
-            return _Stretch(self.vector, self.start, point, torch.cat([self.root, other.root]))
-        alike = isinstance(self.root, float) and isinstance(other.root, float) and self.root == other.root
-        return _Stretch(self.vector, self.start, point, self.root) if alike else None
+            return False
+        if isinstance(self.root, Tensor) or isinstance(other.root, Tensor):
+            return isinstance(self.root, Tensor) and isinstance(other.root, Tensor)
+        return self.root == other.root
+
+    @classmethod
+    def joined(cls, run: "list[_Stretch]") -> "_Stretch":
+        """One of several that go on in each other."""
+        roots = [one.root for one in run if isinstance(one.root, Tensor)]
+        root = torch.cat(roots) if roots else run[0].root
+        return cls(run[0].vector, run[0].start, torch.cat([one.point for one in run]), root)
 
 
 class Pull:
@@ -78,7 +86,7 @@ class Pull:
             )
 
     def __call__(self) -> Tensor:
-        """Add the gradient to the one that the weights have gathered and give the scalar."""
+        """Add the gradient to the weights' own and give the scalar."""
         values = []
         for weight, gradient, point, root in self._parts:
             apart = weight - point

@@ -128,7 +128,7 @@ class Optimizer:
         self._settings, self._slots, self._move = settings, slots, OPTIMIZERS[settings.kind].move
 
     def step(self) -> None:
-        """Move the weights by the gradients that `weights` has gathered."""
+        """Move the weights by the gradients in `weights`."""
         parts = zip(self.weights.vectors, self.weights.gradients, self._slots, self.rates, strict=True)
         for vector, gradient, slots, rate in parts:
             self._move(vector, gradient, slots, rate, self._settings)

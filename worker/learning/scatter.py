@@ -46,6 +46,7 @@ def level(mean: float, energy: float) -> float:
     samples alone. Where the samples do not vary, as with one of each class, the features' energy stands in, and 1 for
     that.
     """
+    energy = max(energy, 0.0)  # of samples that all went, less than nothing may be left by rounding
     exact = mean if mean > 1e-10 * energy else energy or 1.0
     return math.pow(2.0, round(_STEPS * math.log2(exact)) / _STEPS)
 

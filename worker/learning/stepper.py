@@ -104,10 +104,7 @@ class Stepper:
         inputs, targets = (torch.cat(part) for part in zip(*((one.inputs, one.targets) for one in parts), strict=True))
         draws = tuple(len(one.targets) for one in memory)
         fresh = len(targets) - sum(draws)
-        logits = None
-        if memory and all(one.logits is not None for one in memory):
-            known = torch.cat([one.logits for one in memory if one.logits is not None])
-            logits = torch.cat([known.new_full((fresh, known.shape[1]), math.nan), known])
+        logits = _remembered(memory, fresh) if any(one.logits is not None for one in memory) else None
         return self.move(Mixture(inputs, targets, fresh, draws, logits))
 
     def move(self, batch: Mixture) -> float:
@@ -129,7 +126,6 @@ class Stepper:
         for penalty in self._penalties:
             loss = loss + penalty(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._weights.gather()
         value = float(loss.detach()) + sum(float(pull()) for pull in self._pulls)
         norm = self._weights.clip(self._clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
@@ -147,6 +143,18 @@ class Stepper:
         if move is not self._moving or not self._module.training:  # walking a deep network costs as much as a layer
             set_training(self._module, move=move)
             self._moving = move
+
+
+def _remembered(memory: Sequence[Batch], fresh: int) -> Tensor:
+    """Stack what was remembered below rows for the new samples; NaN where there is nothing."""
+    widest = max(one.logits.shape[1] for one in memory if one.logits is not None)
+    rows = memory[0].inputs.new_full((fresh + sum(len(one.targets) for one in memory), widest), math.nan)
+    start = fresh
+    for one in memory:
+        if one.logits is not None:
+            rows[start : start + len(one.targets), : one.logits.shape[1]] = one.logits
+        start += len(one.targets)
+    return rows
 
 
 def require_finite(tensor: Tensor, what: str = "inputs") -> None:

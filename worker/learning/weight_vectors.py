@@ -29,7 +29,9 @@ class Place:
 class WeightVectors:
     """A vector for each kind of weight, and one of the same length for its gradient.
 
-    From the beginning until `release` each parameter is a view of its vector, so whichever is changed, both are.
+    From the beginning until `release` each parameter is a view of its vector, and its `grad` one of the vector's
+    gradient, which backward passes add to. So a parameter that a loss does not reach has a gradient of zeros, and what
+    acts on weights whatever the loss says (decay, penalties, momentum) acts on it too.
     """
 
     def __init__(self, named: Mapping[str, nn.Parameter], kinds: Mapping[str, Hashable] | None = None) -> None:
@@ -42,7 +44,7 @@ class WeightVectors:
         """The parameters of each vector, in their order."""
         self.vectors = [torch.cat([named[name].detach().reshape(-1) for name in names]) for names in self.names]
         self.gradients = [torch.zeros_like(vector) for vector in self.vectors]
-        self._rows = [[named[name] for name in names] for names in self.names]
+        self._parameters = list(named.values())
         self.places: dict[str, Place] = {}
         for number, (names, vector) in enumerate(zip(self.names, self.vectors, strict=True)):
             start = 0
@@ -50,20 +52,13 @@ class WeightVectors:
                 parameter = named[name]
                 place = Place(number, start, start + parameter.numel(), parameter.shape)
                 self.places[name], start = place, place.stop
-                parameter.data = place.of(vector)
+                parameter.data, parameter.grad = place.of(vector), place.of(self.gradients[number])
         self.place_of = {parameter: self.places[name] for name, parameter in named.items()}
 
     def clear(self) -> None:
-        """Forget the parameters' gradients."""
-        for parameters in self._rows:
-            for parameter in parameters:
-                parameter.grad = None
-
-    def gather(self) -> None:
-        """Move the parameters' gradients into `gradients`; of one that the loss did not reach they are zeros."""
-        for parameters, gradient in zip(self._rows, self.gradients, strict=True):
-            torch.cat([_flat(parameter) for parameter in parameters], out=gradient)
-        self.clear()
+        """Make the gradient zero, for the next backward pass."""
+        for gradient in self.gradients:
+            gradient.zero_()
 
     def clip(self, most: float) -> float:
         """Shorten the gradient to this norm and give the norm it had."""
@@ -75,14 +70,6 @@ class WeightVectors:
         return norm
 
     def release(self) -> None:
-        """Give each parameter memory of its own again: what holds a network needs no vectors."""
-        for parameters in self._rows:
-            for parameter in parameters:
-                parameter.data = parameter.data.clone()
-
-
-def _flat(parameter: nn.Parameter) -> Tensor:
-    gradient = parameter.grad
-    if gradient is None:
-        return torch.zeros(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
-    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)
+        """Give each parameter memory of its own again, and no gradient: what holds a network needs no vectors."""
+        for parameter in self._parameters:
+            parameter.data, parameter.grad = parameter.data.clone(), None

@@ -78,11 +78,11 @@ def test_the_pull_of_held_weights_is_the_gradient_that_autograd_finds(head_stren
     value = penalise()
     value.backward()  # type: ignore[no-untyped-call]
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in large.parameters()]
-    for number, parameter in enumerate(large.parameters()):
-        parameter.grad = None if number == 0 else torch.ones_like(parameter)
     weights = WeightVectors(dict(large.named_parameters()), {"head.bias": "a vector of its own"})
     pull = penalise.over(weights)
-    weights.gather()
+    for number, parameter in enumerate(large.parameters()):
+        assert parameter.grad is not None
+        parameter.grad.fill_(number > 0)
     assert pull().item() == pytest.approx(value.item(), rel=1e-6)
     for number, (gradient, place) in enumerate(zip(found, weights.places.values(), strict=True)):
         assert torch.allclose(place.of(weights.gradients[place.vector]), gradient + (number > 0), rtol=1e-5)

@@ -102,6 +102,25 @@ def test_a_stepper_takes_one_gradient_step_and_shows_what_the_new_samples_gave_b
     assert stepper.steps == 31
 
 
+def test_a_draw_may_have_remembered_fewer_rows_than_another_or_nothing() -> None:
+    torch.manual_seed(0)
+    x, draws = torch.randn(3, 5), [torch.randn(2, 5) for _ in range(2)]
+    stored = (torch.randn(2, 3), torch.randn(2, 2), None)
+    losses = []
+    for second in stored:
+        torch.manual_seed(1)
+        module = nn.Linear(5, 4)
+        stepper = Stepper(module, sgd(module), rehearsal=RehearsalSettings("der_pp", alpha=0.5, beta=0.5))
+        memory = [Batch(draws[0], torch.tensor([3, 3]), stored[0]), Batch(draws[1], torch.tensor([2, 1]), second)]
+        answers = module(torch.cat([x, *draws])).detach()
+        losses.append(stepper.step(Batch(x, torch.tensor([0, 1, 2])), memory))
+        distance = (answers[3:5, :3] - stored[0]).square().mean()  # type: ignore[operator]
+        known = functional.cross_entropy(answers[5:], torch.tensor([2, 1]))
+        wanted = functional.cross_entropy(answers[:3], torch.tensor([0, 1, 2])) + 0.5 * distance + 0.5 * known
+        assert losses[-1] == pytest.approx(wanted.item(), rel=1e-5)
+    assert losses[0] == losses[1] == losses[2], "logits of the second draw are not compared"
+
+
 def test_a_step_on_numbers_that_are_not_finite_names_the_inputs_and_moves_nothing() -> None:
     module = nn.Linear(5, 4)
     before = module.weight.detach().clone()

@@ -38,19 +38,21 @@ def test_a_vector_and_its_parameters_are_the_same_numbers() -> None:
     assert weights.vectors[1].tolist() == [2.0] * 6 + [3.0] * 2
 
 
-def test_gradients_are_gathered_sparse_ones_too_and_zeros_where_the_loss_did_not_reach() -> None:
+def test_gradients_come_in_sparse_ones_too_and_zeros_where_the_loss_did_not_reach() -> None:
     net, twin = Net(), Net()
     twin.load_state_dict(net.state_dict())
     weights = WeightVectors(dict(net.named_parameters()))
     rows, targets = torch.tensor([0, 3, 3]), torch.tensor([0, 1, 1])
     for one in (net, twin):
         functional.cross_entropy(one(rows), targets).backward()  # type: ignore[no-untyped-call]
-    weights.gather()
-    assert all(parameter.grad is None for parameter in net.parameters())
     for name, parameter in twin.named_parameters():
         found = weights.places[name].of(weights.gradients[0])
         wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
         assert torch.allclose(found, wanted, atol=1e-7), name
+    weights.clear()
+    assert not weights.gradients[0].any()
+    functional.cross_entropy(net(rows), targets).backward()  # type: ignore[no-untyped-call]
+    assert torch.allclose(weights.places["out.bias"].of(weights.gradients[0]), twin.out.bias.grad, atol=1e-7)
 
 
 @pytest.mark.parametrize("most", [math.inf, 0.5])
@@ -71,5 +73,6 @@ def test_released_parameters_have_memory_of_their_own() -> None:
     weights.release()
     for parameter in net.parameters():
         assert parameter.untyped_storage().nbytes() == parameter.nbytes
+        assert parameter.grad is None
     weights.vectors[0].zero_()
     assert bool((net.unused == 1.0).all())
