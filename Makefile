@@ -44,8 +44,22 @@ bench: install
 	$(BIN)/python benchmarks/swap_under_load.py
 	$(BIN)/python benchmarks/fashion_mnist.py $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
-bench-learning: install
+# The published protocols, then what is measured through the product; ARGS are for the protocols.
+LEARNING_ROWS = ridge_exact resnet20_mnist pretrained_stream noisy_labels mission_resnet18 mission_family \
+	mission_frozen mission_small_first
+
+bench-learning: install .venv-river
 	$(BIN)/python benchmarks/learning/run.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+	for row in $(LEARNING_ROWS); do \
+		$(BIN)/python benchmarks/learning/$$row.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) || exit; \
+	done
+	$(BIN)/python benchmarks/learning/streams.py --river .venv-river/bin/python $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(BIN)/python benchmarks/learning/heads_cost.py
+	$(BIN)/python benchmarks/learning/step_cost.py --networks mlp,small_cnn --rounds 9
+
+.venv-river:
+	$(PYTHON) -m venv .venv-river
+	.venv-river/bin/python -m pip install --quiet --disable-pip-version-check river==0.26.1
 
 bench-serving: install
 	$(BIN)/python benchmarks/serving/peers.py install

@@ -194,8 +194,8 @@ class SLDA(_ClosedForm):
         default=None,
         gt=0,
         le=1,
-        description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance, that rounded to an eighth of an octave; null "
-        "is chosen by leaving samples out.",
+        description="ε in ((1 − ε)Σ + εI)⁻¹, I scaled to Σ's mean variance (that rounded to an eighth of an octave); "
+        "null is chosen by leaving samples out.",
     )
     refinement: int = Field(
         default=0,

@@ -34,7 +34,7 @@ from worker.refit import on_backbone
 from worker.sight import Seer, Sight
 from worker.slow import held
 from worker.sums_of_the_line import SumsOfTheLine
-from worker.teaching import samples_of
+from worker.teaching import require_inputs, samples_of
 
 
 class FamilyLane:
@@ -93,6 +93,7 @@ class FamilyLane:
             rows = {label: row for row, label in enumerate(network.spec.labels)}
             # One secret for all: a content that two members hold is in the fold for both, or for neither.
             samples, _ = samples_of(self._decoder, spec, memory, rows, attempt.claim.model.holdout_key)
+            require_inputs(memory, samples)
             members.append(Member(_head_of(network), len(rows), samples))
         if attempt.stopping():
             raise LearningStopped

@@ -38,7 +38,7 @@ def unchanged(
     are believed only with a candidate that the gate promoted, so they join the next claim.
     """
     before = attempt.claim.parent.metrics
-    kept = ("accuracy", "per_class", "per_slice", "test", "prequential", "choice", "head")
+    kept = ("accuracy", "per_class", "per_class_before", "per_slice", "test", "prequential", "choice", "head")
     return Outcome(
         version_id=attempt.version_id,
         spec=spec,

@@ -19,13 +19,17 @@ RECENT = timedelta(hours=48)
 def figures(judged: Sequence[Judged], sample_ids: Sequence[str], labels: Sequence[int], at: datetime) -> dict[str, Any]:
     """Accuracy of the candidate on held-out samples: whole, by label id, and by when the sample came.
 
-    `labels` are those the candidate knows; samples of others do not count. Pairs are [right, n].
+    And by label id that of the version before it on the same samples, which forward transfer is told from. `labels`
+    are those the candidate knows; samples of others do not count. Pairs are [right, n].
     """
     rows = set(labels)
     known = [(one, sample_id) for one, sample_id in zip(judged, sample_ids, strict=True) if one.label in rows]
     per_class: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    per_class_before: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     per_slice: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for one, sample_id in known:
+        per_class_before[str(one.label)][0] += one.live == one.label
+        per_class_before[str(one.label)][1] += 1
         right = one.candidate == one.label
         for pair in (per_class[str(one.label)], per_slice[_slice(sample_id, at)]):
             pair[0] += right
@@ -33,6 +37,7 @@ def figures(judged: Sequence[Judged], sample_ids: Sequence[str], labels: Sequenc
     return {
         "accuracy": sum(one.candidate == one.label for one, _ in known) / len(known) if known else None,
         "per_class": dict(per_class),
+        "per_class_before": dict(per_class_before),
         "per_slice": dict(per_slice),
     }
 

@@ -21,7 +21,7 @@ from app.recipe import Recipe
 from worker.attempt import Attempt
 from worker.decoding import Decoder, Labelled
 from worker.holdout import fraction
-from worker.learning.failure import LearningStopped
+from worker.learning.failure import LearningFailed, LearningStopped
 from worker.learning.learner import Learned, Learner
 from worker.learning.penalty import OwnLoss
 from worker.learning.samples import Samples, chunks
@@ -57,6 +57,7 @@ class Teaching:
         rows = {label: row for row, label in enumerate(spec.grown(new_labels).labels)}
         new, learned_ids = self._samples(parent, material.learn, rows)
         memory, remembered_ids = self._samples(parent, material.memory, rows)
+        require_inputs(material.memory, memory)
         if self._recipe.rehearsal.kind == "der_pp":
             memory = replace(memory, logits=self._remembered(remembered_ids, rows))
         if self._attempt.stopping():
@@ -150,6 +151,15 @@ def samples_of(
         collate=preprocessor_for(spec).batch,
     )
     return samples, [one.sample_id for one in contents]
+
+
+def require_inputs(remembered: Sequence[Labelled], found: Samples) -> None:
+    """Raise LearningFailed where there are samples to rehearse and not one of their inputs is stored any more."""
+    if remembered and not len(found):
+        raise LearningFailed(
+            f"memory: the stored inputs of all {len(remembered)} samples to rehearse are gone, and without rehearsal "
+            "what they taught would be lost; restore the table `payloads` from a backup, or set memory.capacity to 0."
+        )
 
 
 def _floats(row: Tensor) -> bytes:

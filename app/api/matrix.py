@@ -6,6 +6,7 @@ word for a number.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from app.api.paths import Limit, ModelPath
 from app.api.schemas.matrix import CellAnswer, MatrixAnswer, MatrixRow, MatrixSummary, Slice
 from app.api.security import needs
 from app.api.shown import prequential_of, share_of, test_of
+from app.continual_metrics import Table
 from app.storage.tables import Version
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["versions"])
@@ -79,7 +81,11 @@ def matrix(
             for version, classed, timed in zip(versions, by_class, by_slice, strict=True)
         ],
         summary=summarized(
-            [counts for version, counts in zip(versions, by_class, strict=True) if version.id in line and counts]
+            [
+                Measured(counts, _recorded(version, "per_class_before"), len(version.spec["labels"]))
+                for version, counts in zip(versions, by_class, strict=True)
+                if version.id in line and counts
+            ]
         ),
         truncated=len(classes) > COLUMNS or len(spans) > COLUMNS,
     )
@@ -94,20 +100,43 @@ def in_spans(hours: Counts, span: Slice) -> dict[str, list[int]]:
     return sums
 
 
-def summarized(newest_first: Sequence[Counts]) -> MatrixSummary:
-    """Compute the figures from the classes' counts of the line's versions."""
+@dataclass(frozen=True)
+class Measured:
+    """What a version recorded of the classes, of itself and of the version before it, and how many it knew."""
+
+    counts: Counts
+    before: Counts
+    known: int
+
+
+def summarized(newest_first: Sequence[Measured]) -> MatrixSummary:
+    """Compute the figures from what the line's versions recorded of the classes."""
     rows = list(reversed(newest_first))
-    columns = sorted({label for row in rows for label, (_, n) in row.items() if n})
-    table = [[_share(row.get(label)) for label in columns] for row in rows]
+    columns = sorted({label for row in rows for label, (_, n) in row.counts.items() if n})
+    table = [[_share(row.counts.get(label)) for label in columns] for row in rows]
     learned = _numbers(continual_metrics.first_measured(table))
     return MatrixSummary(
         versions=len(rows),
         accuracy=continual_metrics.accuracy(table),
         average_incremental_accuracy=continual_metrics.average_incremental_accuracy(table, learned),
         backward_transfer=continual_metrics.backward_transfer(table, learned),
+        forward_transfer=_forward_transfer(rows, columns, table, learned),
         forgetting=continual_metrics.forgetting(table, learned),
+        minimum=continual_metrics.min_accuracy(table, learned),
         worst_case=continual_metrics.worst_case_accuracy(table, learned),
     )
+
+
+def _forward_transfer(
+    rows: Sequence[Measured], columns: Sequence[str], table: Table, learned: Sequence[int]
+) -> float | None:
+    """Fill in what each class's first version told of the one before it; a freshly drawn network answers by chance."""
+    ahead, chance = [list(row) for row in table], list[float | None]()
+    for place, (label, step) in enumerate(zip(columns, learned, strict=True)):
+        if step:
+            ahead[step - 1][place] = _share(rows[step].before.get(label))
+        chance.append(1 / rows[step - 1].known if step and rows[step - 1].known else None)
+    return continual_metrics.forward_transfer(ahead, chance, learned)
 
 
 def _recorded(version: Version, name: str) -> Counts:

@@ -20,6 +20,7 @@ FIGURES = {
     "accuracy": "accuracy now, mean of the classes",
     "average_incremental_accuracy": "mean over the versions",
     "backward_transfer": "now less at first",
+    "forward_transfer": "known before it was taught: the version before a class came, less chance",
     "forgetting": "forgotten: the best ever less now",
     "worst_case": "worst case: the lowest each class fell to",
 }

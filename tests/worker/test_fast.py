@@ -285,6 +285,9 @@ def test_per_class_and_per_slice_add_up_and_each_label_is_tracked_once(school: S
     school.post(model, range(120, 130))
     metrics = school.learn(model, updater).metrics
     judged = len(school.line.holdout(model))
+    assert {label: n for label, (_, n) in metrics["per_class_before"].items()} == {
+        label: n for label, (_, n) in metrics["per_class"].items()
+    }
     for pairs in (metrics["per_class"], metrics["per_slice"]):
         assert sum(n for _, n in pairs.values()) == judged
         assert sum(right for right, _ in pairs.values()) == round(metrics["accuracy"] * judged)

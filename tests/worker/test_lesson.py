@@ -1,12 +1,13 @@
 """What a recipe spells beyond the defaults, through a whole update with real stores."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from torch import nn
 
 from app.networks.spec import NetworkSpec
-from app.storage.tables import Logits
+from app.storage.tables import Logits, Payload
 from tests.worker.school import School
+from worker.learning.failure import LearningFailed
 
 
 def test_remembered_logits_are_those_of_the_version_that_learned_the_sample(school: School) -> None:
@@ -63,3 +64,17 @@ def test_a_loss_that_the_builder_does_not_bring_fails_the_update_with_the_remedy
         school.updater().perform(claim)
 
     assert school.registry.live(model.id).version.number == 1
+
+
+def test_a_memory_whose_inputs_are_gone_fails_the_update_with_the_remedy(school: School) -> None:
+    model = school.create()
+    school.post(model, range(60))
+    live = school.learn(model)
+    with school.database.sessions.begin() as session:
+        session.execute(delete(Payload))
+    school.post(model, range(60, 100))
+    claim = school.claim(model)
+
+    with pytest.raises(LearningFailed, match=r"memory: the stored inputs of all \d+ samples .* memory.capacity to 0"):
+        school.updater().perform(claim)
+    assert school.live(model).id == live.id

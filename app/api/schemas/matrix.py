@@ -47,10 +47,17 @@ class MatrixSummary(Sent):
 
     versions: int = Field(description="How many rows it was computed from.")
     accuracy: float | None = Field(description="Mean of the classes in the newest of them.")
-    average_incremental_accuracy: float | None = Field(description="Mean of the versions' means over their classes.")
+    average_incremental_accuracy: float | None = Field(
+        description="Mean of the versions' means over their classes; with each version as an evaluation this is average "
+        "anytime accuracy, too."
+    )
     backward_transfer: float | None = Field(description="Newest less first, mean of the classes; below zero is loss.")
+    forward_transfer: float | None = Field(
+        description="What the version before a class's first one made of it, less chance, mean of the classes."
+    )
     forgetting: float | None = Field(description="The best a class ever was less what it is now, mean of the classes.")
-    worst_case: float | None = Field(description="The lowest each class fell to after its first version, mean.")
+    minimum: float | None = Field(description="The lowest each earlier class fell to after its first version, mean.")
+    worst_case: float | None = Field(description="The same with the classes of the newest version as they are now.")
 
 
 class MatrixAnswer(Sent):
@@ -94,7 +101,9 @@ class MatrixAnswer(Sent):
                     "accuracy": 0.9375,
                     "average_incremental_accuracy": 0.91875,
                     "backward_transfer": 0.1,
+                    "forward_transfer": 0.25,
                     "forgetting": -0.1,
+                    "minimum": 0.9375,
                     "worst_case": 0.9375,
                 },
                 "truncated": False,

@@ -24,6 +24,7 @@ def taught(service: Any) -> None:
         metrics={
             "accuracy": 0.65,
             "per_class": {"1": [5, 10], "2": [8, 10]},
+            "per_class_before": {"1": [9, 10], "2": [6, 10]},
             "per_slice": {"2026-01-01T10": [5, 8], "2026-01-01T23": [0, 2], "2026-01-05T00": [8, 10]},
         },
     )
@@ -93,6 +94,8 @@ def test_the_summary_is_computed_from_the_classes_of_the_line(service: Any) -> N
         "average_incremental_accuracy": pytest.approx((1.0 + (0.5 + 0.8) / 2 + (0.8 + 0.8) / 2) / 3),
         "backward_transfer": pytest.approx(((0.8 - 1.0) + (0.8 - 0.8)) / 2),
         "forgetting": pytest.approx(((1.0 - 0.8) + (0.8 - 0.8)) / 2),
+        "forward_transfer": pytest.approx(6 / 10 - 1 / 3),
+        "minimum": pytest.approx((0.5 + 0.8) / 2),
         "worst_case": pytest.approx((0.5 + 0.8) / 2),
     }
 

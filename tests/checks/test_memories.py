@@ -2,15 +2,25 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from app.ingredients import Memory
-from app.storage.line import MEMORIES, Stored
+from app.storage.database import Database
+from app.storage.line import MEMORIES, LineReader, Stored
 from app.storage.settling import Fate
 from app.storage.tables import Model
-from tests.app.storage.stores import Stores, sample
+from tests.app.storage.stores import Stores, open_stores, sample
+
+
+@pytest.fixture
+def stores(url: str, tmp_path: Path) -> Iterator[Stores]:
+    stores = open_stores(url, tmp_path)
+    yield stores
+    stores.database.close()
 
 
 @pytest.fixture(params=sorted(MEMORIES))
@@ -48,6 +58,16 @@ def test_the_same_samples_are_remembered_every_time_and_a_larger_memory_holds_th
     small = {one.sample_id for one in remembered(stores, kind, model, 10)}
     assert small == {one.sample_id for one in remembered(stores, kind, model, 10)}
     assert small <= {one.sample_id for one in remembered(stores, kind, model, 30)}
+
+
+def test_a_process_that_starts_later_remembers_the_same_samples(stores: Stores, kind: str) -> None:
+    model = taught(stores)
+    before = remembered(stores, kind, model, 20)
+    later = Database(stores.database.engine.url.render_as_string(hide_password=False))
+    found = MEMORIES[kind](LineReader(later), model, 20, frozenset())
+    later.close()
+    assert [one.sample_id for one in found] == [one.sample_id for one in before]
+    assert len(found) == 20
 
 
 def test_balance_is_what_the_kind_says(stores: Stores, kind: str) -> None:
