@@ -48,8 +48,8 @@ class MatrixSummary(Sent):
     versions: int = Field(description="How many rows it was computed from.")
     accuracy: float | None = Field(description="Mean of the classes in the newest of them.")
     average_incremental_accuracy: float | None = Field(
-        description="Mean of the versions' means over their classes; with each version as an evaluation this is average "
-        "anytime accuracy, too."
+        description="Mean of the versions' means over their classes; average anytime accuracy, too, each version being "
+        "an evaluation."
     )
     backward_transfer: float | None = Field(description="Newest less first, mean of the classes; below zero is loss.")
     forward_transfer: float | None = Field(
