@@ -23,6 +23,7 @@ from app.serving.batch_report import BatchReport
 from app.serving.crew import QUIET_SECONDS, Crew
 from app.serving.forward_pass import Outcome
 from app.serving.model_queue import ModelQueue
+from app.serving.pace import COMPUTING, step_back
 from app.serving.watch import Watch
 
 log = get_logger(__name__)
@@ -112,7 +113,7 @@ class Batcher:
         queue = self._queue(predictor.name)
         future: asyncio.Future[list[A] | None] = asyncio.get_running_loop().create_future()
 
-        def ended(answers: list[A] | None, error: Exception | None) -> None:
+        def ended(answers: "list[A] | None", error: "Exception | None") -> None:  # quoted: made for each request
             if future.done():
                 return
             if error is None:
@@ -148,7 +149,7 @@ class Batcher:
 
         count = len(contents)
 
-        def let_go(answers: list[A] | None, error: Exception | None) -> None:  # holds no ask, which holds this
+        def let_go(answers: "list[A] | None", error: "Exception | None") -> None:  # holds no ask, which holds this
             self._let_go(queue, count)
             try:
                 ended(answers, error)
@@ -259,11 +260,9 @@ class Batcher:
             )
 
     def _queue(self, name: str) -> ModelQueue:
-        queue = self._queues.get(name)
-        if queue is None:
+        if (queue := self._queues.get(name)) is None:
             with self._crew.lock:
-                queue = self._queues.get(name)
-                if queue is None:
+                if (queue := self._queues.get(name)) is None:
                     queue = self._queues[name] = ModelQueue(name, self._batching, self._inflight_limit)
                     self._crew.add(queue)
         return queue
@@ -283,12 +282,12 @@ class Batcher:
         loop.call_soon_threadsafe(self._finish, queue, self._answered(batch))
 
     def _decode(self) -> None:
+        step_back(COMPUTING)
         while (found := self._undecoded.get()) is not None:
             part, queue = found
             if part.ask.left:
                 continue
-            failed = forward_pass.decode([part])
-            if failed:
+            if failed := forward_pass.decode([part]):
                 part.ask.loop.call_soon_threadsafe(part.ask.fail, failed[0][1])
                 continue
             with self._crew.lock:

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.serving.ask import Part
 from app.serving.model_queue import ModelQueue
+from app.serving.pace import COMPUTING, step_back
 
 QUIET_SECONDS = 0.1  # since requests last met: the next one is taken to be alone
 WEIGHT = 1 / 16  # of the newest pass in what passes take
@@ -109,6 +110,7 @@ class Crew:
     # On threads
 
     def _work(self) -> None:
+        step_back(COMPUTING)
         while True:
             with self.lock:
                 found = self._wait()
@@ -125,6 +127,7 @@ class Crew:
                     self._tries.note_narrow(_size(*found), seconds)
 
     def _work_alone(self) -> None:
+        step_back(COMPUTING)
         if self._widen is not None:
             self._widen()
         self._wide_there = True

@@ -1,4 +1,4 @@
-"""How loading keeps out of the way of predictions: its threads work with breaks, and the scheduler favours others.
+"""Who goes first: the event loop, then what computes, then loading, whose threads work with breaks besides.
 
 Made by the composition root, called between the steps of a load. Knows nothing of what is loaded.
 """
@@ -11,6 +11,15 @@ from collections.abc import Callable
 
 SHARE = 0.25
 """Of a core: what a load takes while requests are in work. It is done all the same, in four times its time."""
+
+COMPUTING, LOADING = 4, 9
+"""How far threads that decode and compute step back behind the event loop, and threads that load behind those.
+
+The event loop's work is short, and all wait for it: beside threads that compute without pause its own would wait
+milliseconds for a processor each time it wakes up.
+"""
+
+_LEAST = 19  # favour that there is
 
 LONGEST_STEP_SECONDS = 0.25
 """Work between two calls that is rested for; what took longer was not one step of ours."""
@@ -43,9 +52,13 @@ class Pace:
         self._steps.last = self._worked()
 
 
-def step_back(niceness: int = 5) -> None:
-    """Let the scheduler favour all other threads of this process over the calling one, where it knows threads."""
+def step_back(by: int = LOADING) -> None:
+    """Let the scheduler favour others over the calling thread by so much niceness, where it knows threads.
+
+    Counted from the process's first thread, the event loop's.
+    """
     if sys.platform == "linux":
         thread = threading.get_native_id()
         already = os.getpriority(os.PRIO_PROCESS, thread)  # to have less than the process has is not granted
-        os.setpriority(os.PRIO_PROCESS, thread, max(niceness, already))
+        wanted = min(_LEAST, os.getpriority(os.PRIO_PROCESS, os.getpid()) + by)
+        os.setpriority(os.PRIO_PROCESS, thread, max(wanted, already))

@@ -20,14 +20,18 @@ class Watch:
         self._request_seconds = request_seconds
         self._task: asyncio.Task[None] | None = None
         delay = min(WATCH_SECONDS, request_seconds)
-        self._timer = ask.loop.call_later(delay, self._begin)
+        self._timer: asyncio.TimerHandle | None = ask.loop.call_later(delay, self._begin)
 
     def stop(self) -> None:
-        self._timer.cancel()
+        """Look no longer, and hold nothing that holds this: only the collector would find that, hundreds at a time."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        self._timer = self._task = None
 
     def _begin(self) -> None:
+        self._timer = None
         self._task = self._ask.loop.create_task(self._watch())
 
     async def _watch(self) -> None:
