@@ -4,8 +4,8 @@ A penalty of this kind runs in every step over every parameter, so the stepper a
 closed form, without asking autograd, to weights that are laid end to end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,40 +13,37 @@ from torch import Tensor, nn
 from worker.learning.penalty import Step
 from worker.learning.weight_vectors import WeightVectors
 
-# torch names its multi-tensor operations with an underscore; its own optimizers are made of them.
-
 
 class HeldWeights:
     """Holds the first rows of each weight, as many as its point has."""
 
-    def __init__(self, weights: list[nn.Parameter], points: list[Tensor], roots: list[Tensor] | Tensor) -> None:
-        """`roots` are the square roots of the strengths: one tensor for each weight, or one number for all."""
-        self._weights, self._points, self._roots = weights, points, roots
+    def __init__(
+        self, weights: Sequence[nn.Parameter], points: Sequence[Tensor], roots: Sequence[Tensor | float]
+    ) -> None:
+        """`roots` are the square roots of the strengths: for each weight a number, or a tensor like its point."""
+        self._held = {weight: (point, root) for weight, point, root in zip(weights, points, roots, strict=True)}
 
     def __call__(self, step: Step | None = None) -> Tensor:
         """Give the scalar in a form that autograd understands."""
-        if not self._weights:
-            return torch.zeros(())
-        value: Tensor = _HalfSquares.apply(self._points, self._roots, *_rows(self._weights, self._points))
+        value = torch.zeros(())
+        for weight, (point, root) in self._held.items():
+            rows = weight if weight.shape == point.shape else weight[: len(point)]
+            value = value + ((rows - point) * root).square().sum() / 2
         return value
 
     def over(self, weights: WeightVectors) -> "Pull":
         """Prepare the same for the steps of these weights; what is held and is not among them does not learn."""
-        roots = [self._roots] * len(self._points) if isinstance(self._roots, Tensor) else self._roots
-        held = {weight: (point, root) for weight, point, root in zip(self._weights, self._points, roots, strict=True)}
         runs: list[list[_Stretch]] = []
         for parameter, place in weights.place_of.items():
-            if parameter in held:
-                point, root = held[parameter]
-                own = _Stretch(
-                    place.vector, place.start, point.flatten(), root.flatten() if root.dim() else float(root)
-                )
+            if parameter in self._held:
+                point, root = self._held[parameter]
+                flat = root.flatten() if isinstance(root, Tensor) else root
+                own = _Stretch(place.vector, place.start, point.flatten(), flat)
                 if runs and runs[-1][-1].goes_on_in(own):
                     runs[-1].append(own)
                 else:
                     runs.append([own])
-        stretches = [_Stretch.joined(run) for run in runs]
-        return Pull(weights, stretches)
+        return Pull(weights, [_Stretch.joined(run) for run in runs])
 
 
 @dataclass(frozen=True)
@@ -98,39 +95,6 @@ class Pull:
                 gradient.addcmul_(apart, root)
                 values.append(torch.dot(apart, apart) / 2)
         return sum(values[1:], values[0]) if values else torch.zeros(())
-
-
-class _HalfSquares(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, points: list[Tensor], roots: list[Tensor] | Tensor, *weights: Tensor) -> Tensor:
-        moves, value = _moves(list(weights), points, roots)
-        ctx.moves, ctx.roots = moves, roots
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        pulls = torch._foreach_mul(ctx.moves, ctx.roots)  # noqa: SLF001
-        torch._foreach_mul_(pulls, gradients[0])
-        return None, None, *pulls
-
-
-def _moves(weights: list[Tensor], points: list[Tensor], roots: list[Tensor] | Tensor) -> tuple[list[Tensor], Tensor]:
-    moves = list(torch._foreach_sub(weights, points))  # noqa: SLF001
-    torch._foreach_mul_(moves, roots)
-    return moves, _squares(moves) / 2
-
-
-def _squares(moves: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    norms: tuple[Tensor, ...] = torch._foreach_norm(moves)  # noqa: SLF001
-    squares: Tensor = torch.stack(norms).norm().square()
-    return squares
-
-
-def _rows(tensors: list[nn.Parameter] | list[Tensor], points: list[Tensor]) -> list[Tensor]:
-    return [
-        tensor if tensor.shape == point.shape else tensor[: len(point)]
-        for tensor, point in zip(tensors, points, strict=True)
-    ]
 
 
 def old_slice(weight: Tensor, shape: torch.Size) -> Tensor | None:

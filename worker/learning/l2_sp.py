@@ -29,7 +29,7 @@ class L2SP(HeldWeights):
     ) -> None:
         weights: list[nn.Parameter] = []
         anchors: list[Tensor] = []
-        strengths: list[float] = []
+        roots: list[float] = []
         points = dict(anchor.named_parameters())
         self.holds_shared = False
         for name, parameter in network.named_parameters():
@@ -41,10 +41,9 @@ class L2SP(HeldWeights):
                 continue
             weights.append(parameter)
             anchors.append(point.detach().to(parameter.device, copy=True))
-            strengths.append(head_strength if inside and head_strength is not None else strength)
+            roots.append((head_strength if inside and head_strength is not None else strength) ** 0.5)
             self.holds_shared |= not inside
-        roots = [torch.tensor(one**0.5, device=point.device) for one, point in zip(strengths, anchors, strict=True)]
-        super().__init__(weights, anchors, roots[0] if len(set(strengths)) == 1 else roots)
+        super().__init__(weights, anchors, roots)
 
 
 def l2_sp(network: nn.Module, origins: Origins, settings: PenaltySettings) -> L2SP:
