@@ -230,7 +230,12 @@ class Schedule(Strict):
 class EarlyStopping(Strict):
     """Stop when the loss on a fold of the claim and the memory no longer falls; keep the best weights."""
 
-    fold: float = Field(default=0.15, gt=0, lt=0.5, description="Share of the update's samples set aside to judge it.")
+    fold: float = Field(
+        default=0.15,
+        gt=0,
+        lt=0.5,
+        description="Share of the update's samples set aside to judge it; 200 of them at most.",
+    )
     patience: int = Field(default=3, ge=1, le=100, description="Passes without a better loss before it stops.")
     passes: int = Field(default=20, ge=1, le=1000, description="Passes over the new samples at most.")
 

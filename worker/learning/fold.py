@@ -9,15 +9,19 @@ from collections import defaultdict
 
 from torch import Tensor
 
+MOST = 200
+"""Samples in a fold at most. More tell one pass from the next no better, and each is answered after every pass."""
+
 
 def early_stopping_fold(targets: Tensor, keys: Tensor, share: float) -> list[int]:
-    """Choose round(share · n) samples, spread over the classes in proportion, each class's smallest keys first.
+    """Choose round(share · n) samples, at most 200, spread over the classes in proportion, smallest keys first.
 
     The classes' quotas are apportioned by largest remainder; a class always keeps one sample to learn from. As keys
     stay with their samples, a class's smallest keys are much the same samples from one update to the next: rehearsed
     samples that judge an update were not learned by heart in an earlier one.
     targets (n,), keys (n,); the indices come in rising order.
     """
+    share = min(share, MOST / max(len(targets), 1))
     members: dict[int, list[int]] = defaultdict(list)
     for index, target in enumerate(targets.tolist()):
         members[target].append(index)

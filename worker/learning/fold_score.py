@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from worker.learning.failure import LearningFailed
 from worker.learning.groups import among_own, evened
+from worker.learning.modes import answering
 from worker.learning.samples import Samples, chunks
 from worker.learning.stepper import require_finite
 
@@ -36,7 +37,8 @@ class FoldScore:
         size = max(_BATCH, _BATCH_BYTES // pool.items[0].nbytes) if fold else _BATCH
         self._parts = list(chunks(fold, size))
         self._kept = [self._batch(part) for part in self._parts] if isinstance(pool.items, Tensor) else None
-        self._new = sum(index < new for index in fold)
+        self._modules = list(module.modules())
+        self._weights = _weights(len(fold), sum(index < new for index in fold))
         self._groups = groups
 
     def __call__(self, offsets: Tensor | None, steps: int) -> tuple[float, float | None]:
@@ -48,10 +50,9 @@ class FoldScore:
         """
         if not self._fold:
             return 0.0, None
-        self._module.eval()
         losses: list[Tensor] = []
         hits = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), answering(self._modules):
             for inputs, targets in self._kept or map(self._batch, self._parts):
                 logits = self._module(inputs)
                 if self._groups is not None:
@@ -67,12 +68,18 @@ class FoldScore:
         loss = (losses[0] if len(losses) == 1 else torch.cat(losses)).cpu().double()
         if self._groups is not None:
             loss = evened(loss, self._pool.targets[list(self._fold)], self._groups)
-        new, share = self._new, self._new / len(self._fold)
-        weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < len(self._fold) else share
-        mean = weight * float(loss[:new].sum()) / max(new, 1)
-        mean += (1 - weight) * float(loss[new:].sum()) / max(len(loss) - new, 1)
-        return mean, hits / len(self._fold)
+        return float(loss @ self._weights), hits / len(self._fold)
 
     def _batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         inputs, targets = self._pool.batch(indices)
         return inputs.to(self._device), targets.to(self._device)
+
+
+def _weights(fold: int, new: int) -> Tensor:
+    """How much each loss of a fold counts, (fold,) float64 of sum 1, the new samples being the first ones."""
+    share = new / max(fold, 1)
+    weight = max(share, 0.5 * min(1.0, new / _SURE_FOLD)) if 0 < new < fold else share
+    each = torch.empty(fold, dtype=torch.float64)
+    each[:new] = weight / max(new, 1)
+    each[new:] = (1 - weight) / max(fold - new, 1)
+    return each

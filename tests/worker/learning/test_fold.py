@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.learning.fold import early_stopping_fold
+from worker.learning.fold import MOST, early_stopping_fold
 
 
 def keys(count: int, seed: int = 0) -> torch.Tensor:
@@ -36,3 +36,11 @@ def test_a_sample_of_the_fold_stays_in_it_while_its_class_grows() -> None:
 def test_few_samples_of_many_classes_still_make_a_fold() -> None:
     assert len(early_stopping_fold(torch.arange(32) % 10, keys(32), 0.15)) == 5
     assert early_stopping_fold(torch.arange(10), keys(10), 0.15) == []
+
+
+def test_of_many_samples_a_fold_takes_no_more_than_it_needs_in_proportion() -> None:
+    targets = torch.arange(4000).clamp(max=3000) % 10  # a quarter and more of class 0
+    fold = early_stopping_fold(targets, keys(4000), 0.15)
+    assert len(fold) == MOST
+    counts = targets[fold].bincount(minlength=10)
+    assert all(abs(int(counts[row]) - MOST * int((targets == row).sum()) / 4000) < 1 for row in range(10))
