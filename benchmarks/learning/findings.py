@@ -3,12 +3,38 @@
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+class Spread(dict[str, Any]):
+    """What several seeds gave: mean, standard deviation of a sample and the values in their order."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.mean = statistics.fmean(values)
+        self.std = statistics.stdev(values) if len(values) > 1 else 0.0
+        super().__init__(mean=round(self.mean, 3), std=round(self.std, 3), values=list(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.std:.2g}" if self.std else f"{self.mean:.4g}"
+
+
+def over_seeds(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Join runs whose rows have the same meaning: numbers become spreads, words stay, or stand side by side."""
+    return [
+        {name: _joined([row[name] for row in together]) for name in together[0]} for together in zip(*runs, strict=True)
+    ]
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    if all(isinstance(value, float) for value in values):
+        return Spread(values)
+    return values[0] if len(set(values)) == 1 else " / ".join(map(str, values))
 
 
 def show(name: str, rows: Sequence[Mapping[str, Any]], *, held: bool, **notes: Any) -> int:

@@ -1,6 +1,6 @@
 """River's adaptive random forest over one stream, test then train, in a process of its own.
 
-    python forest.py <stream> <folder>
+    python forest.py <stream> <folder> <seed>
 
 Started by `streams.py`; needs river, the folder's files and nothing of the product. One JSON object on stdout.
 Source: Gomes et al. 2017, "Adaptive random forests for evolving data stream classification"; defaults, 10 trees.
@@ -16,9 +16,9 @@ from river import forest
 
 
 def main() -> int:
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    name, folder, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     rows, labels = tables.read(name, folder)
-    model = forest.ARFClassifier(seed=0)
+    model = forest.ARFClassifier(seed=seed)
     right, began = 0, time.monotonic()
     for row, label in zip(rows, labels, strict=True):
         named = dict(enumerate(row))

@@ -23,6 +23,7 @@ class Row:
     folder: Path  # of the data
     cache: Path | None = None  # where features stay from run to run
     recipe: Any = None  # in the place of the row's own, as JSON
+    seeds: int = 1
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     holds: dict[str, bool] = field(default_factory=dict)
 
@@ -35,15 +36,17 @@ class Row:
         print(f"{'holds' if held else 'DOES NOT HOLD'}: {what}", file=sys.stderr)
 
 
-def run(name: str, measure: Callable[[Row], None], folder: Path) -> int:
-    """Measure a row and print it; the exit code."""
+def run(name: str, measure: Callable[[Row], None], folder: Path, seeds: int = 1) -> int:
+    """Measure a row and print it; the exit code. `seeds`: how many the row draws by itself, if it draws several."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path, default=folder)
     parser.add_argument("--cache", type=Path, help="keep offline features in this folder from run to run")
     parser.add_argument("--recipe", type=json.loads, help="in the place of the row's own, as JSON")
+    if seeds > 1:
+        parser.add_argument("--seeds", type=int, default=seeds)
     arguments = parser.parse_args()
     configure("WARNING")  # to stderr; stdout is for the figures
-    row = Row(arguments.data_dir, arguments.cache, arguments.recipe)
+    row = Row(arguments.data_dir, arguments.cache, arguments.recipe, getattr(arguments, "seeds", 1))
     started, spent = time.monotonic(), time.process_time()
     measure(row)
     seconds = {"seconds": round(time.monotonic() - started, 1), "cpu seconds": round(time.process_time() - spent, 1)}
