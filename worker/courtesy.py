@@ -2,7 +2,8 @@
 
 Entered by the update around all that it computes. The scheduler takes the processor from the worker at once, but only
 the one that a prediction runs on: what the worker computes on the others still slows it down, since they share
-execution units, caches and memory. So it stops there too, and goes on in the gaps between predictions.
+execution units, caches and memory. So it stops there too, between the parts of a long operation as well, and goes on
+in the gaps between predictions.
 """
 
 import time
@@ -12,7 +13,11 @@ from typing import Any, Protocol, Self
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from worker.cuts import in_parts
+
 LOOK_SECONDS = 0.0003  # between two looks whether predictions are still in work
+CROWD = 2  # predictions in work that it lets pass even beyond its bound …
+CROWD_SECONDS = 1.0  # … by so much at most, and makes up for it while there are fewer
 
 
 class Traffic(Protocol):
@@ -35,14 +40,15 @@ class Courtesy:
     """Rests between the tensor operations of a `with` block, if there were predictions within the last second.
 
     In all it is away from work at most `most` times as long as it works, in processor seconds, whether it rested or
-    the scheduler gave the processor to others: so a host that is never without predictions learns all the same.
+    the scheduler gave the processor to others: so a host that is never without predictions learns all the same. Where
+    it has to work beside predictions, it does so beside one alone, as far as there are such moments within a second.
     """
 
     def __init__(
         self,
         traffic: Traffic | None = None,
         *,
-        most: float = 2.2,
+        most: float = 2.0,
         worked: Callable[[], float] = time.thread_time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -83,17 +89,19 @@ class Courtesy:
         self.rest()
 
     def rest(self) -> None:
-        """Wait until no prediction is in work, or the bound is reached."""
+        """Wait until no prediction is in work, or the bound is reached and they do not wait for each other."""
         if not self._traffic.in_work:
             return
         worked = self._worked() - self._before
         until = self._began + (1 + self._most) * worked
         while self._clock() < until and self._traffic.in_work:
             self._sleep(LOOK_SECONDS)
+        while self._clock() < until + CROWD_SECONDS and self._traffic.in_work >= CROWD:
+            self._sleep(LOOK_SECONDS)
 
 
 class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls something before each tensor operation of this thread, those of the backward pass included."""
+    """Calls something before each tensor operation of this thread, backward too, and between the parts of long ones."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -103,4 +111,4 @@ class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         self._call()
-        return func(*args, **(kwargs or {}))
+        return in_parts(self._call, func, args, kwargs or {})

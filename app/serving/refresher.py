@@ -4,8 +4,6 @@ One thread looks and reports, others load, one more tries how what is served run
 delays no other model and no sign of life. Started by the composition root; admin calls wake it. Knows nothing of HTTP.
 """
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,17 +19,17 @@ from app.serving.load_attempt import LoadAttempt
 from app.serving.loader import PredictorLoader
 from app.serving.pace import step_back
 from app.serving.predictor import Predictor
+from app.serving.presence import Presence
 from app.serving.readiness import Readiness
 from app.serving.swap_report import SwapReport
 from app.storage.learning_figures import LabelAges
-from app.storage.registry import Assigned, ModelRegistry
-from app.storage.servers import ServerRoster, ServingReport
+from app.storage.registry import Assigned, Mark, ModelRegistry
+from app.storage.servers import ServerRoster
 from app.storage.states import AssignmentRole
 
 log = get_logger(__name__)
 
 LOADING_THREADS = 2
-BEAT_SECONDS = 1.0  # between signs of life while nothing changes; a server unseen for 5 s does not count
 
 
 class Refresher:
@@ -52,7 +50,7 @@ class Refresher:
     ) -> None:
         """`swapped` is told of every version that is served from now on, with what `label_ages` says of it."""
         self._registry = registry
-        self._roster = roster
+        self._presence = Presence(roster, live_models, clock)
         self._loader = loader
         self._live_models = live_models
         self._poll_seconds = poll_seconds
@@ -60,13 +58,11 @@ class Refresher:
         self._clock = clock
         self._label_ages = label_ages
         self._swapped = swapped
-        self._server_id: str | None = None
-        self._reported: list[ServingReport] | None = None
-        self._next_beat = 0.0
         self._attempts: dict[int, LoadAttempt] = {}  # by model id
         self._assigned: dict[int, int] = {}  # model id → epoch, as last seen
         self._told: dict[int, int] = {}  # model id → epoch served, as last reported
         self._seen_assignments = False
+        self._mark: Mark | None = None  # of the assignments that were brought about last, every one of them
         self._state = threading.Condition()
         self._waking = threading.Event()
         self._stopping = threading.Event()
@@ -92,8 +88,7 @@ class Refresher:
         self._loader.end_settling()
         for threads in (self._loading, self._settling):
             threads.shutdown(wait=True, cancel_futures=True)
-        if self._server_id is not None:
-            self._quietly("leave", lambda: self._roster.leave(self._server_id or ""))
+        self._quietly("leave", self._presence.leave)
 
     def readiness(self) -> Readiness:
         """Say which assigned models do not answer here yet, and which answer by another version than assigned."""
@@ -119,17 +114,28 @@ class Refresher:
 
     def refresh(self) -> None:
         """One turn: read the assignments, publish what is warm, start loading the rest, report."""
+        mark = self._registry.assignment_mark()
+        if mark != self._mark:
+            self._mark = mark if self._follow() else None
+        told = self._presence.tell()
+        if told is not None:
+            with self._state:
+                self._told = told
+                self._state.notify_all()
+        if self._loader.let_go():
+            self._loading.submit(give_back)
+
+    def _follow(self) -> bool:
+        """Bring what is assigned; False while something of it is not served yet, and is to be looked at again."""
         assigned = [one for one in self._registry.assigned() if one.role == AssignmentRole.LIVE]
         for one in assigned:
             self._quietly("configure", partial(self._join, one))  # one strange row must not stop the others
-            self._bring(one)
+        served = [self._bring(one) for one in assigned]
         with self._state:
             self._assigned = {one.model.id: one.epoch for one in assigned}
             self._seen_assignments = True
             self._state.notify_all()
-        self._report()
-        if self._loader.let_go():
-            self._loading.submit(give_back)
+        return all(served)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -146,22 +152,24 @@ class Refresher:
     def _join(self, one: Assigned) -> None:
         self._configure(one.model.name, Batching.model_validate(one.model.batching))
 
-    def _bring(self, one: Assigned) -> None:
+    def _bring(self, one: Assigned) -> bool:
+        """Say whether it is served; if not, begin to load it unless that is under way or to wait."""
         live = self._live_models.add(one.model.name, one.model.id)
         if live.current is not None and live.current.epoch >= one.epoch:
-            return
+            return True
         warm = live.warm(one.version.id)
         if warm is not None:
             self._publish(live, warm, one.epoch)
-            return
+            return True
         with self._state:
             attempt = self._attempts.get(one.model.id)
             if attempt is None or (attempt.version_id, attempt.epoch) != (one.version.id, one.epoch):
                 attempt = self._attempts[one.model.id] = LoadAttempt(one.version.id, one.epoch)
             if attempt.loading or self._clock() < attempt.not_before:
-                return
+                return False
             attempt.loading = True
         self._loading.submit(self._load, live, one, attempt)
+        return False
 
     def _load(self, live: LiveModel, one: Assigned, attempt: LoadAttempt) -> None:
         try:
@@ -270,30 +278,3 @@ class Refresher:
                 oldest_label_seconds=None if ages is None else ages.oldest,
             )
         )
-
-    def _report(self) -> None:
-        if self._server_id is None:
-            self._server_id = self._roster.arrive(socket.gethostname(), os.getpid())
-        reports = []
-        for live in self._live_models.all():
-            served = live.current
-            reports.append(
-                ServingReport(
-                    model_id=live.model_id,
-                    version_id=None if served is None else served.predictor.version_id,
-                    epoch=-1 if served is None else served.epoch,
-                    warm=tuple(live.warm_ids()),
-                    error=live.error,
-                )
-            )
-        changed = reports != self._reported
-        if changed or self._clock() >= self._next_beat:
-            known = self._roster.beat(self._server_id, reports, changed=changed)
-            if not known:  # this process was held up so long that it was forgotten
-                self._server_id, self._reported = None, None
-                return
-            self._reported = reports
-            with self._state:
-                self._told = {report.model_id: report.epoch for report in reports}
-                self._state.notify_all()
-            self._next_beat = self._clock() + BEAT_SECONDS

@@ -170,3 +170,20 @@ def reads(method: Callable[Concatenate[S, Session, P], R]) -> Callable[Concatena
         raise AssertionError("unreachable: the last attempt raises")
 
     return transaction
+
+
+def looks(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make the method one transaction that only reads, on a bare connection: for what is asked several times a second.
+
+    A session and the tables' classes cost several times what such a query does, and while Python works on them nobody
+    else in the process does.
+    """
+
+    @functools.wraps(method)
+    def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        for attempt in stamina.retry_context(on=_worth_another_try, attempts=8, timeout=60):
+            with attempt, store._database.engine.connect() as connection:  # noqa: SLF001  every store has one
+                return method(store, connection.execution_options(read_only=True), *args, **kwargs)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    return transaction

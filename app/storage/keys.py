@@ -3,16 +3,24 @@
 import hashlib
 import hmac
 import secrets
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
 from app.errors import Invalid, UnknownKey
-from app.storage.database import Database, now, reads, writes
+from app.storage.database import Database, looks, now, reads, writes
 from app.storage.promotions import record
 from app.storage.tables import Key
 
 SCOPES = ("predict", "label", "admin")  # each may do what those before it may
+
+
+class Holder(NamedTuple):
+    """Whose key it is, and what it may do."""
+
+    name: str
+    scope: str
 
 
 class KeyRing:
@@ -27,14 +35,16 @@ class KeyRing:
         secret = f"prn_{secrets.token_urlsafe(32)}"
         return _add(session, name, scope, secret), secret
 
-    @reads
-    def find(self, session: Session, secret: str) -> Key | None:
-        """The key with this secret, unless it was revoked."""
+    @looks
+    def find(self, connection: Connection, secret: str) -> Holder | None:
+        """Whose key has this secret, unless it was revoked."""
         digest = _digest(secret)
-        key = session.scalar(select(Key).where(Key.digest == digest))
-        if key is None or key.revoked_at is not None or not hmac.compare_digest(key.digest, digest):
+        row = connection.execute(
+            select(Key.digest, Key.name, Key.scope).where(Key.digest == digest, Key.revoked_at.is_(None))
+        ).one_or_none()
+        if row is None or not hmac.compare_digest(row.digest, digest):
             return None
-        return key
+        return Holder(row.name, row.scope)
 
     @reads
     def list(self, session: Session) -> list[Key]:

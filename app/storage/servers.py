@@ -8,7 +8,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from app.storage.database import Database, now, reads, writes
+from app.storage.database import Database, DatabaseNow, now, reads, writes
+from app.storage.leases import rows_changed
 from app.storage.tables import Server, Serving
 
 FORGET = timedelta(hours=1)  # rows of servers that went without a word
@@ -55,12 +56,12 @@ class ServerRoster:
     @writes
     def beat(self, session: Session, server_id: str, serving: Sequence[ServingReport], *, changed: bool = True) -> bool:
         """Say that the server lives, and, when anything changed, what it serves; False when it was forgotten."""
-        at = now(session)
-        if session.get(Server, server_id) is None:
+        lives = session.execute(update(Server).where(Server.id == server_id).values(seen_at=DatabaseNow()))
+        if rows_changed(lives) == 0:
             return False
-        session.execute(update(Server).where(Server.id == server_id).values(seen_at=at))
         if not changed:
             return True
+        at = now(session)
         for report in serving:
             session.merge(
                 Serving(

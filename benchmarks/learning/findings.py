@@ -34,7 +34,7 @@ def over_seeds(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 def _joined(values: Sequence[Any]) -> Any:
     if all(isinstance(value, float) for value in values):
         return Spread(values)
-    return values[0] if len(set(values)) == 1 else " / ".join(map(str, values))
+    return " / ".join(dict.fromkeys(map(str, values)))
 
 
 def show(name: str, rows: Sequence[Mapping[str, Any]], *, held: bool, **notes: Any) -> int:

@@ -134,3 +134,34 @@ def test_an_update_of_the_fast_lane_within_a_slow_one_leaves_its_rests_alone() -
         before = street.looks
         torch.ones(2) + 1
         assert street.looks < before, "the slow one is still courteous"
+
+
+@dataclass
+class Crowd(Street):
+    """So many predictions in work, until some time."""
+
+    count: int = 2
+    until: float = 0.0
+
+    @property
+    def in_work(self) -> int:
+        return self.count if self.now < self.until else 1
+
+
+def test_a_crowd_passes_beyond_the_bound_and_is_made_up_for() -> None:
+    street = Crowd(until=104.5)
+    with street.courtesy(most=2.0) as courtesy:
+        street.work(1.0)  # 101: by the bound it rests until 103, and until 104 while there is a crowd
+        courtesy.rest()
+        assert street.now == pytest.approx(104.0, abs=2 * LOOK_SECONDS)
+        street.work(0.5)  # 104.5: the crowd is gone, and by the bound there is no rest before 105
+        courtesy.rest()
+        assert street.now == pytest.approx(104.5, abs=2 * LOOK_SECONDS)
+
+
+def test_one_prediction_alone_does_not_hold_it_up_beyond_the_bound() -> None:
+    street = Crowd(count=1, until=1000.0)
+    with street.courtesy(most=2.0) as courtesy:
+        street.work(1.0)
+        courtesy.rest()
+        assert street.now == pytest.approx(103.0, abs=2 * LOOK_SECONDS)

@@ -1,9 +1,12 @@
 import pytest
 
+from app.batching import Batching
 from app.errors import AlreadyExists, Invalid, UnknownKey, UnknownModel
+from app.recipe import Recipe
 from app.storage.events import EventLog
 from app.storage.keys import KeyRing
 from app.storage.servers import ServerRoster, ServingReport
+from app.storage.settling import Fate
 from tests.app.storage.stores import Stores, sample
 
 
@@ -12,7 +15,7 @@ def test_a_key_is_found_by_its_secret_until_it_is_revoked(stores: Stores) -> Non
     key, secret = ring.create("labeller", "label")
     found = ring.find(secret)
     assert found is not None
-    assert (found.id, found.scope) == (key.id, "label")
+    assert (found.name, found.scope) == (key.name, "label") == ("labeller", "label")
     assert secret.startswith("prn_")
     assert ring.find(secret + "x") is None
     ring.revoke(key.id)
@@ -51,6 +54,27 @@ def test_a_model_is_created_once(stores: Stores) -> None:
         stores.registry.model("cats")
 
 
+def test_the_mark_of_what_is_assigned_moves_with_all_that_servers_follow_and_with_nothing_else(stores: Stores) -> None:
+    marks = [stores.registry.assignment_mark()]
+
+    def moved() -> bool:
+        marks.append(stores.registry.assignment_mark())
+        return marks[-1] != marks[-2]
+
+    model = stores.create().model
+    assert moved()
+    stores.post(model, sample(1))
+    stores.registry.change_recipe("digits", Recipe(), "ann")
+    assert not moved()
+    stores.learn(model)
+    assert moved()
+    stores.registry.change_batching("digits", Batching(window_ms=5.0), "ann")
+    assert moved()
+    stores.steering.roll_back("digits", to=None, samples=Fate.QUARANTINE, pin=False, reason="", actor="ann")
+    assert moved()
+    assert not moved()
+
+
 def test_every_move_of_the_pointer_is_in_the_audit_log(stores: Stores) -> None:
     model = stores.create().model
     stores.post(model, sample(1))
@@ -75,3 +99,4 @@ def test_a_server_is_fresh_until_it_leaves(stores: Stores) -> None:
     assert [(state.version_id, state.epoch) for state in roster.fresh(live.model.id)] == [(live.version.id, 1)]
     roster.leave(server)
     assert roster.fresh(live.model.id) == []
+    assert not roster.beat(server, [], changed=False), "who has left is not known"
