@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from worker.courtesy import _Between
 from worker.cuts import in_parts
+from worker.learning.fisher import fisher
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "3 x 3": lambda: nn.Conv2d(64, 64, 3, padding=1, bias=False),
@@ -58,7 +59,19 @@ def test_a_short_operation_is_left_whole() -> None:
     assert calls_of(network, x, cut=True) == calls_of(network, x, cut=False)
 
 
-def test_an_update_stays_the_same_wherever_an_error_comes() -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_gradients_sample_by_sample_are_the_same_too() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    batches = [(torch.randn(16, 64, 32, 32), torch.arange(16))]
+    whole = fisher(network, dict(network.named_parameters()), batches)
+    with _Between(lambda: None):
+        parts = fisher(network, dict(network.named_parameters()), batches)
+    for name, squares in whole.items():
+        torch.testing.assert_close(parts[name], squares, rtol=1e-4, atol=0.0)
+
+
+def test_what_is_raised_between_two_parts_is_heard() -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
