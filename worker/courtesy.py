@@ -48,7 +48,7 @@ class Courtesy:
         self,
         traffic: Traffic | None = None,
         *,
-        most: float = 2.1,
+        most: float = 1.9,
         worked: Callable[[], float] = time.thread_time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,

@@ -36,6 +36,7 @@ from app.cli.instance import Instance
 LABELS = ("red", "green", "blue", "grey")
 PATIENCE_SECONDS = 240.0
 SETTLING_SECONDS = 1.0  # of a load that just began
+FORGOTTEN_SECONDS = 2.0  # after the last prediction, an update that begins has none to be considerate of
 
 
 def pictures(count: int, size: int, numbers: random.Random) -> list[tuple[bytes, str]]:
@@ -135,6 +136,7 @@ async def played(target: Target, lessons: Lessons, updates: Updates, rate: float
     await asyncio.sleep(2.0)  # the new version is being swapped in
     load.stop()
     await running
+    await asyncio.sleep(FORGOTTEN_SECONDS)
     await asyncio.to_thread(lessons.begin)
     alone = await updates.ended()
     await asyncio.sleep(1.0)
