@@ -42,11 +42,12 @@ def run(name: str, measure: Callable[[Row], None], folder: Path, seeds: int = 1)
     parser.add_argument("--data-dir", type=Path, default=folder)
     parser.add_argument("--cache", type=Path, help="keep offline features in this folder from run to run")
     parser.add_argument("--recipe", type=json.loads, help="in the place of the row's own, as JSON")
+    parser.set_defaults(seeds=seeds)
     if seeds > 1:
-        parser.add_argument("--seeds", type=int, default=seeds)
+        parser.add_argument("--seeds", type=int)
     arguments = parser.parse_args()
     configure("WARNING")  # to stderr; stdout is for the figures
-    row = Row(arguments.data_dir, arguments.cache, arguments.recipe, getattr(arguments, "seeds", 1))
+    row = Row(arguments.data_dir, arguments.cache, arguments.recipe, arguments.seeds)
     started, spent = time.monotonic(), time.process_time()
     measure(row)
     seconds = {"seconds": round(time.monotonic() - started, 1), "cpu seconds": round(time.process_time() - spent, 1)}
