@@ -5,7 +5,8 @@ retried whole when the database was busy or its connection broke. Nobody else op
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ log = get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 # Write-ahead logging loses commits in releases before this one when two connections meet at a checkpoint.
 SAFE_WAL = (3, 51, 3)
@@ -148,28 +150,24 @@ S = TypeVar("S", bound=Store)
 def writes(method: Callable[Concatenate[S, Session, P], R]) -> Callable[Concatenate[S, P], R]:
     """Make the method one transaction that may write; called without the session."""
 
-    @functools.wraps(method)
-    def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        for attempt in stamina.retry_context(on=_worth_another_try, attempts=8, timeout=60):
-            with attempt, store._database.sessions() as session, session.begin():  # noqa: SLF001  every store has one
-                return method(store, session, *args, **kwargs)
-        raise AssertionError("unreachable: the last attempt raises")
+    @contextmanager
+    def opened(database: Database) -> Iterator[Session]:
+        with database.sessions() as session, session.begin():
+            yield session
 
-    return transaction
+    return _retried(method, opened)
 
 
 def reads(method: Callable[Concatenate[S, Session, P], R]) -> Callable[Concatenate[S, P], R]:
     """Make the method one transaction that only reads; called without the session."""
 
-    @functools.wraps(method)
-    def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        for attempt in stamina.retry_context(on=_worth_another_try, attempts=8, timeout=60):
-            with attempt, store._database.sessions() as session:  # noqa: SLF001  every store has one
-                session.connection(execution_options={"read_only": True})
-                return method(store, session, *args, **kwargs)
-        raise AssertionError("unreachable: the last attempt raises")
+    @contextmanager
+    def opened(database: Database) -> Iterator[Session]:
+        with database.sessions() as session:
+            session.connection(execution_options={"read_only": True})
+            yield session
 
-    return transaction
+    return _retried(method, opened)
 
 
 def looks(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -179,11 +177,24 @@ def looks(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concat
     else in the process does.
     """
 
+    @contextmanager
+    def opened(database: Database) -> Iterator[Connection]:
+        with database.engine.connect() as connection:
+            yield connection.execution_options(read_only=True)
+
+    return _retried(method, opened)
+
+
+def _retried(
+    method: Callable[Concatenate[S, T, P], R], opened: Callable[[Database], AbstractContextManager[T]]
+) -> Callable[Concatenate[S, P], R]:
+    """Call the method with what is opened for it, again while the database is busy or its connection broke."""
+
     @functools.wraps(method)
     def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for attempt in stamina.retry_context(on=_worth_another_try, attempts=8, timeout=60):
-            with attempt, store._database.engine.connect() as connection:  # noqa: SLF001  every store has one
-                return method(store, connection.execution_options(read_only=True), *args, **kwargs)
+            with attempt, opened(store._database) as handle:  # noqa: SLF001  every store has one
+                return method(store, handle, *args, **kwargs)
         raise AssertionError("unreachable: the last attempt raises")
 
     return transaction
