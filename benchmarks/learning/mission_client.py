@@ -23,6 +23,7 @@ CLIENTS = 4
 ASKED_AT_ONCE = 64
 NUDGE_SECONDS = 5.0
 PATIENCE_SECONDS = 900.0
+SWAP_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 
 
@@ -76,16 +77,29 @@ class Pupil:
                 pass
 
     def answers(self, pictures: Sequence[Picture]) -> list[int]:
-        """Which class each picture is said to be of, −1 for none."""
+        """Which class each picture is said to be of by the version that is live now, −1 for none."""
+        self._until_live_answers(pictures[0])
         parts = [pictures[start : start + ASKED_AT_ONCE] for start in range(0, len(pictures), ASKED_AT_ONCE)]
         with ThreadPoolExecutor(2) as clients:
-            return [answer for part in clients.map(self._asked, parts) for answer in part]
-
-    def _asked(self, pictures: Sequence[Picture]) -> list[int]:
-        files = [("file", ("picture", one.content)) for one in pictures]
-        said = self.connection.ask("POST", f"{self.path}/predict", files=files)
-        given = [one["label"] for one in said["predictions"]]
+            said = list(clients.map(self._asked, parts))
+        if len({one["version"] for one in said}) != 1:
+            raise SystemExit("versions changed while questions were asked: the answers are of no one version")
+        given = [one["label"] for answer in said for one in answer["predictions"]]
         return [self.labels.index(label) if label is not None else -1 for label in given]
+
+    def _asked(self, pictures: Sequence[Picture]) -> dict[str, Any]:
+        files = [("file", ("picture", one.content)) for one in pictures]
+        said: dict[str, Any] = self.connection.ask("POST", f"{self.path}/predict", files=files)
+        return said
+
+    def _until_live_answers(self, picture: Picture) -> None:
+        """A server follows the registry's word: what was just promoted may still be on its way into memory."""
+        live = self.connection.get(self.path)["live"]
+        deadline = time.monotonic() + SWAP_SECONDS
+        while (by := self._asked([picture])["version"]) < live:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"version {live} is live, and {by} still answers after {SWAP_SECONDS:.0f} s")
+            time.sleep(_LOOK_SECONDS)
 
     def settle(self) -> None:
         """Wait until no label waits; ask for an update where some wait for company that will not come."""
@@ -141,14 +155,6 @@ class Pupil:
     def _newest(self) -> dict[str, Any]:
         found: dict[str, Any] = self.connection.get(f"{self.path}/versions", limit=1)["versions"][0]
         return found
-
-    def until_served(self, number: int) -> None:
-        """Wait until that version answers."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.connection.get(self.path)["live"] >= number:
-                return
-            time.sleep(_LOOK_SECONDS)
 
     def learned(self) -> set[int]:
         """Places of the pictures that were learned."""
