@@ -22,8 +22,6 @@ from app.api.schemas.predict import (
 from app.api.security import needs
 from app.errors import PerennialError
 from app.serving.predictor import Answer, Predictor
-from app.storage.predictions import PredictionRecord
-from app.storage.tables import Prediction
 
 
 class Answered(Response):
@@ -154,12 +152,10 @@ def prediction(
     """Tell what was answered to an input, and by which version; 410 when it is older than what is kept."""
     row = parts.registry.model(model)
     waiting = parts.writer.find(prediction_id)
-    record: PredictionRecord | Prediction
     if waiting is not None and waiting.model_id == row.id:
-        record, top = waiting, waiting.listed_top
+        record = waiting
     else:
         record = parts.predictions.get(row.id, prediction_id)
-        top = record.top
     response.headers["X-Model-Version"] = str(record.version)
     return PredictionRecordAnswer(
         prediction_id=record.id,
@@ -167,6 +163,6 @@ def prediction(
         version=record.version,
         label=record.label,
         score=record.score,
-        top=[LabelScore(label=one["label"], score=one["score"]) for one in top],
+        top=[LabelScore(label=label, score=score) for label, score in record.top],
         created_at=record.created_at,
     )

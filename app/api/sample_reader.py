@@ -133,7 +133,7 @@ class SampleReader:
         if waiting is not None and waiting.model_id == self._model.id:
             return waiting.content
         try:
-            return self._predictions.content(self._model.id, prediction_id)
+            return self._predictions.get(self._model.id, prediction_id).content
         except Gone as error:
             raise InvalidItem("prediction_expired", str(error)) from None
         except NotFound as error:

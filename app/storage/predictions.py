@@ -1,31 +1,33 @@
 """What was answered, by which version, with the input: kept for a while, so that a label may name it by id.
 
-Written in groups, behind the answer; bounded by age and bytes.
+Written in groups, behind the answer; bounded by age and bytes. Ids are UUIDv7, so their order is that of time.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from math import isfinite
-from typing import Any, NamedTuple, TypeVar
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import delete, func, select, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from app.errors import PredictionExpired, UnknownPrediction
 from app.storage.database import Database, now, reads, writes
-from app.storage.tables import Prediction, PredictionInput
+from app.storage.tables import PredictionPack
 
 # A record may lie this long with its writer; a younger id that is not found never was one.
 UNWRITTEN = timedelta(seconds=60)
 LOOK_SECONDS = 0.05
-_PACK = 64  # records to a statement
-_ROW_BYTES = 400  # what a record weighs beside its input, roughly
 
-T = TypeVar("T")
+_PACK_RECORDS = 64
+_PACK_BYTES = 256 << 10
+_PACK_MS = 10_000  # milliseconds that a pack spans at most: so far behind an id its pack is looked for
+_PACKS_LET_GO = 64  # in one transaction
+_ROW_BYTES = 400  # what a record weighs beside its input, roughly
 
 
 class PredictionRecord(NamedTuple):
@@ -36,14 +38,9 @@ class PredictionRecord(NamedTuple):
     version: int
     label: str | None
     score: float | None
-    top: Sequence[tuple[str, float]]  # best first
+    top: Sequence[tuple[str, float | None]]  # best first; a score that JSON has no number for is read back as None
     content: bytes
     created_at: datetime
-
-    @property
-    def listed_top(self) -> list[dict[str, Any]]:
-        """The most believed labels as the column holds them; a score that JSON has no number for is null."""
-        return [{"label": label, "score": _number(score)} for label, score in self.top]
 
 
 class PredictionLog:
@@ -59,150 +56,156 @@ class PredictionLog:
 
     @writes
     def write(self, session: Session, records: Sequence[PredictionRecord]) -> None:
-        """Keep a group of records in one transaction; a record that is there already is left as it is."""
-        if self._database.dialect == "sqlite":
-            for start in range(0, len(records), _PACK):
-                _insert_packed(session, records[start : start + _PACK])
-            return
-        rows = [_row(record) for record in records]
-        session.execute(postgresql.insert(Prediction).on_conflict_do_nothing(), rows)
-        inputs = [{"prediction_id": record.id, "content": record.content} for record in records]
-        session.execute(postgresql.insert(PredictionInput).on_conflict_do_nothing(), inputs)
+        """Keep a group of records in one transaction; a group that is there already is left as it is."""
+        for pack in _packed(records):  # one put together, one written: meanwhile those that serve have Python's lock
+            session.execute(_INSERT, pack)
 
-    def get(self, model_id: int, prediction_id: str) -> Prediction:
+    def get(self, model_id: int, prediction_id: str) -> PredictionRecord:
         """The record; `PredictionExpired` when its id is older than what is kept, else `UnknownPrediction`."""
         return self._patiently(prediction_id, lambda: self._get(model_id, prediction_id))
 
-    def content(self, model_id: int, prediction_id: str) -> bytes:
-        """The input's payload bytes."""
-        return self._patiently(prediction_id, lambda: self._content(model_id, prediction_id))
-
     @reads
-    def _get(self, session: Session, model_id: int, prediction_id: str) -> Prediction:
-        return _found(session, model_id, prediction_id)
+    def _get(self, session: Session, model_id: int, prediction_id: str) -> PredictionRecord:
+        made = _made_ms(prediction_id)
+        if made is None:
+            raise UnknownPrediction(prediction_id)
+        places = (
+            select(PredictionPack.last_id, PredictionPack.entries)
+            .where(PredictionPack.last_id.between(prediction_id, _least_id(made + 1 + _PACK_MS)))
+            .where(PredictionPack.first_id <= prediction_id)
+        )
+        for last_id, entries in session.execute(places):
+            entry, at = _entry(entries, prediction_id)
+            if entry is not None and entry.model_id == model_id:
+                return entry.record(_input(session, last_id, at, entry.nbytes))
+        oldest = session.scalar(select(func.min(PredictionPack.first_id)))
+        if made < _milliseconds(now(session) - UNWRITTEN) and (oldest is None or prediction_id < oldest):
+            raise PredictionExpired(prediction_id)
+        raise UnknownPrediction(prediction_id)
 
-    @reads
-    def _content(self, session: Session, model_id: int, prediction_id: str) -> bytes:
-        _found(session, model_id, prediction_id)
-        return session.get_one(PredictionInput, prediction_id).content
-
-    def _patiently(self, prediction_id: str, look: Callable[[], T]) -> T:
-        made = _moment_of(prediction_id)
+    def _patiently(self, prediction_id: str, look: Callable[[], PredictionRecord]) -> PredictionRecord:
+        made = _made_ms(prediction_id)
         while True:
-            young = made is not None and 0 <= _age_seconds(made) < self._patience_seconds
+            age = None if made is None else (time.time() * 1000 - made) / 1000
             try:
                 return look()
             except UnknownPrediction:
-                if not young:
+                if age is None or not 0 <= age < self._patience_seconds:
                     raise
             time.sleep(LOOK_SECONDS)
 
     def prune(self, days: float, nbytes: int) -> int:
-        """Let go what is older than `days`, and the oldest beyond `nbytes`; how many."""
-        return self._let_go(self._cut(days, nbytes))  # the long look is a reader's: it holds up no writer
+        """Let go what is older than `days`, and the oldest beyond `nbytes`, pack by pack; how many predictions."""
+        cut = self._cut(days, nbytes)  # the long look is a reader's: it holds up no writer
+        return sum(iter(lambda: self._let_go(cut), 0))
 
     @reads
-    def _cut(self, session: Session, days: float, nbytes: int) -> datetime:
-        cut = now(session) - timedelta(days=days)
-        running = func.sum(Prediction.nbytes).over(order_by=(Prediction.created_at.desc(), Prediction.id.desc()))
-        weighed = select(Prediction.created_at, running.label("total")).subquery()
-        beyond = session.scalar(select(func.max(weighed.c.created_at)).where(weighed.c.total > nbytes))
-        if beyond is not None:
-            cut = max(cut, beyond + timedelta(milliseconds=1))
-        return cut
+    def _cut(self, session: Session, days: float, nbytes: int) -> str:
+        old = _least_id(_milliseconds(now(session) - timedelta(days=days)))
+        running = func.sum(PredictionPack.nbytes).over(order_by=PredictionPack.last_id.desc())
+        weighed = select(PredictionPack.last_id, running.label("total")).subquery()
+        beyond = session.scalar(select(func.max(weighed.c.last_id)).where(weighed.c.total > nbytes))
+        return max(old, beyond or "")
 
     @writes
-    def _let_go(self, session: Session, cut: datetime) -> int:
-        old = select(Prediction.id).where(Prediction.created_at < cut)
-        session.execute(delete(PredictionInput).where(PredictionInput.prediction_id.in_(old)))
-        removed = session.execute(delete(Prediction).where(Prediction.created_at < cut))
-        return int(getattr(removed, "rowcount", 0))
+    def _let_go(self, session: Session, cut: str) -> int:
+        """Delete the oldest packs up to the cut, not all at once: others wait for a writer."""
+        named = select(PredictionPack.last_id, PredictionPack.predictions).where(PredictionPack.last_id <= cut)
+        packs = session.execute(named.order_by(PredictionPack.last_id).limit(_PACKS_LET_GO)).all()
+        if packs:
+            session.execute(delete(PredictionPack).where(PredictionPack.last_id <= packs[-1].last_id))
+        return sum(pack.predictions for pack in packs)
 
 
-def _row(record: PredictionRecord) -> dict[str, Any]:
+_INSERT = text("""
+    INSERT INTO prediction_packs (last_id, first_id, predictions, nbytes, entries, inputs)
+    VALUES (:last_id, :first_id, :predictions, :nbytes, :entries, :inputs) ON CONFLICT DO NOTHING
+""")
+
+
+class _Entry(NamedTuple):
+    """A record without its input, as a pack's JSON holds it."""
+
+    id: str
+    model_id: int
+    version: int
+    label: str | None
+    score: float | None
+    top: Sequence[tuple[str, float | None]]
+    created_at: int  # milliseconds since 1970
+    nbytes: int
+
+    @classmethod
+    def of(cls, record: PredictionRecord) -> "_Entry":
+        return cls(*record[:6], _milliseconds(record.created_at), len(record.content))
+
+    def record(self, content: bytes) -> PredictionRecord:
+        moment = datetime.fromtimestamp(self.created_at / 1000, UTC)
+        return PredictionRecord(*self[:5], [(label, score) for label, score in self.top], content, moment)
+
+
+def _packed(records: Sequence[PredictionRecord]) -> Iterator[dict[str, Any]]:
+    """Make rows of records: the same ones of the same records, so that a group written twice is there once."""
+    pack: list[PredictionRecord] = []
+    nbytes, until = 0, ""
+    for record in sorted(records, key=itemgetter(0)):
+        size = len(record.content) + _ROW_BYTES
+        if pack and (len(pack) == _PACK_RECORDS or nbytes + size > _PACK_BYTES or record.id >= until):
+            yield _row(pack, nbytes)
+            pack, nbytes = [], 0
+        if not pack:
+            until = _least_id((_made_ms(record.id) or 0) + _PACK_MS)
+        pack.append(record)
+        nbytes += size
+    if pack:
+        yield _row(pack, nbytes)
+
+
+def _row(pack: Sequence[PredictionRecord], nbytes: int) -> dict[str, Any]:
     return {
-        "id": record.id,
-        "model_id": record.model_id,
-        "version": record.version,
-        "label": record.label,
-        "score": _number(record.score),
-        "top": record.listed_top,
-        "nbytes": len(record.content) + _ROW_BYTES,
-        "created_at": record.created_at,
+        "last_id": pack[-1].id,
+        "first_id": pack[0].id,
+        "predictions": len(pack),
+        "nbytes": nbytes,
+        "entries": to_json([_Entry.of(record) for record in pack], inf_nan_mode="null").decode(),
+        "inputs": b"".join([record.content for record in pack]),
     }
 
 
-# One statement a table for many rows: between two statements the writing thread waits its turn among those that
-# serve, thousands of times a second if each row were one. Not for all: what is put together for a statement is put
-# together in one go, and those that serve wait meanwhile. In words that SQLite had before 3.38, and with
-# an empty part for an empty input: of nothing at all `substr` gives null.
-_PREDICTIONS = text("""
-    INSERT OR IGNORE INTO predictions (id, model_id, version, label, score, top, nbytes, created_at)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-        json_extract(value, '$[6]'), json_extract(value, '$[7]')
-    FROM json_each(:rows)
-""")
-_INPUTS = text("""
-    INSERT OR IGNORE INTO prediction_inputs (prediction_id, content)
-    SELECT json_extract(value, '$[0]'),
-        coalesce(substr(:contents, json_extract(value, '$[1]'), json_extract(value, '$[2]')), x'')
-    FROM json_each(:places)
-""")
+def _entry(entries: str, prediction_id: str) -> tuple[_Entry | None, int]:
+    """Find an entry of a pack; it, and where its input begins."""
+    found = [_Entry(*entry) for entry in from_json(entries)]
+    for entry, at in zip(found, accumulate((one.nbytes for one in found), initial=0), strict=False):
+        if entry.id == prediction_id:
+            return entry, at
+    return None, 0
 
 
-def _insert_packed(session: Session, records: Sequence[PredictionRecord]) -> None:
-    """Insert records into SQLite as one JSON text, and their inputs as one blob with places in it."""
-    rows = [
-        (
-            record.id,
-            record.model_id,
-            record.version,
-            record.label,
-            _number(record.score),
-            record.listed_top,
-            len(record.content) + _ROW_BYTES,
-            round(record.created_at.timestamp() * 1000),
-        )
-        for record in records
-    ]
-    places = []
-    at = 1  # substr counts from one
-    for record in records:
-        places.append((record.id, at, len(record.content)))
-        at += len(record.content)
-    session.execute(_PREDICTIONS, {"rows": to_json(rows).decode()})
-    contents = b"".join(record.content for record in records)
-    session.execute(_INPUTS, {"contents": contents, "places": to_json(places).decode()})
+def _input(session: Session, last_id: str, at: int, nbytes: int) -> bytes:
+    """Give a part of a pack's inputs, without what lies around it."""
+    if not nbytes:  # of nothing at all `substr` gives null
+        return b""
+    part = func.substr(PredictionPack.inputs, at + 1, nbytes)
+    found: bytes | None = session.scalar(select(part).where(PredictionPack.last_id == last_id))
+    if found is None:  # let go since
+        raise PredictionExpired(last_id)
+    return found
 
 
-def _number(score: float | None) -> float | None:
-    return score if score is not None and isfinite(score) else None
-
-
-def _found(session: Session, model_id: int, prediction_id: str) -> Prediction:
-    row = session.get(Prediction, prediction_id)
-    if row is not None and row.model_id == model_id:
-        return row
-    made = _moment_of(prediction_id)
-    if row is None and made is not None:
-        oldest = session.scalar(select(func.min(Prediction.created_at)))
-        at = now(session)
-        if made < (oldest or at - UNWRITTEN) and made < at - UNWRITTEN:
-            raise PredictionExpired(prediction_id)
-    raise UnknownPrediction(prediction_id)
-
-
-def _age_seconds(made: datetime) -> float:
-    return (datetime.now(UTC) - made).total_seconds()
-
-
-def _moment_of(prediction_id: str) -> datetime | None:
-    """When an id of ours was made: UUIDv7 begins with the milliseconds since 1970 (RFC 9562, section 5.7)."""
+def _made_ms(prediction_id: str) -> int | None:
+    """When an id of ours was made, in milliseconds since 1970: UUIDv7 begins with them (RFC 9562, section 5.7)."""
     try:
         value = UUID(prediction_id)
     except ValueError:
         return None
-    if value.version != 7:
-        return None
-    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+    return value.int >> 80 if value.version == 7 else None
+
+
+def _least_id(milliseconds: int) -> str:
+    """The least id that can be made in that millisecond."""
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

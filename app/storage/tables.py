@@ -295,29 +295,17 @@ class Assignment(Base):
     epoch: Mapped[int]
 
 
-class Prediction(Base):
-    """What was answered, by which version."""
+class PredictionPack(Base):
+    """Some predictions made within seconds of each other, with their inputs, as one row (docs/decisions/0031)."""
 
-    __tablename__ = "predictions"
-    __table_args__ = (Index("ix_predictions_created", "created_at"),)
+    __tablename__ = "prediction_packs"
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
-    version: Mapped[int]  # its number
-    label: Mapped[str | None] = mapped_column(Text)
-    score: Mapped[float | None]
-    top: Mapped[list[Any]]
+    last_id: Mapped[str] = mapped_column(String(36), primary_key=True)  # the greatest of their ids, so the youngest
+    first_id: Mapped[str] = mapped_column(String(36))
+    predictions: Mapped[int]  # how many
     nbytes: Mapped[int]
-    created_at: Mapped[datetime]
-
-
-class PredictionInput(Base):
-    """The input of a prediction, apart, so that a label may name it by id."""
-
-    __tablename__ = "prediction_inputs"
-
-    prediction_id: Mapped[str] = mapped_column(ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True)
-    content: Mapped[bytes]
+    entries: Mapped[str] = mapped_column(Text)  # JSON, what was answered and how long each input is
+    inputs: Mapped[bytes]  # end to end, in the entries' order
 
 
 class Server(Base):

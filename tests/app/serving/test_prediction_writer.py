@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from uuid_utils import uuid7
 
 from app.recipe import FeaturesInput, NetworkChoice, NewModel
 from app.serving.prediction_writer import PredictionWriter
@@ -27,54 +29,58 @@ def predictions(tmp_path: Path) -> Iterator[PredictionLog]:
 NOW = datetime.now(UTC)
 
 
-def record(name: str, content: bytes = b"input") -> PredictionRecord:
+def record(content: bytes = b"input") -> PredictionRecord:
     return PredictionRecord(
-        id=name, model_id=1, version=1, label="a", score=0.5, top=(), content=content, created_at=NOW
+        id=str(uuid7()), model_id=1, version=1, label="a", score=0.5, top=(), content=content, created_at=NOW
     )
 
 
 def test_a_record_is_found_before_and_after_it_is_written(predictions: PredictionLog) -> None:
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20)
-    writer.write([record("one")])
-    assert writer.find("one") is not None
+    one = record()
+    writer.write([one])
+    assert writer.find(one.id) == one
 
     writer.start()
     assert writer.flush()
 
-    assert writer.find("one") is None
-    assert predictions.content(1, "one") == b"input"
+    assert writer.find(one.id) is None
+    assert predictions.get(1, one.id).content == b"input"
     writer.stop()
 
 
 def test_a_full_queue_drops_and_counts(predictions: PredictionLog) -> None:
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20, queue_records=2, queue_bytes=100)
-    writer.write([record("one"), record("two")])
+    writer.write([record(), record()])
+    third = record()
 
-    writer.write([record("three")])
+    writer.write([third])
 
-    assert (writer.dropped, writer.depth, writer.find("three")) == (1, 2, None)
+    assert (writer.dropped, writer.depth, writer.find(third.id)) == (1, 2, None)
     small = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20, queue_bytes=100)
-    small.write([record("big", b"0" * 101)])
+    small.write([record(b"0" * 101)])
     assert small.dropped == 1
 
 
 def test_stopping_writes_what_waits(predictions: PredictionLog) -> None:
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20)
     writer.start()
-    writer.write([record(f"{number}") for number in range(1200)])
+    many = [record() for _ in range(1200)]
+    writer.write(many)
 
     writer.stop()
 
-    assert predictions.content(1, "1199") == b"input"
+    assert [predictions.get(1, one.id).id for one in (many[0], many[-1])] == [many[0].id, many[-1].id]
     assert writer.depth == 0
 
 
-def test_a_group_that_cannot_be_written_is_given_up_and_counted(predictions: PredictionLog) -> None:
+def test_a_group_that_cannot_be_written_is_given_up_and_counted(predictions: PredictionLog, tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'perennial.db'}")
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP TABLE prediction_packs"))
+    database.close()
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=1 << 20)
-    stranger = PredictionRecord(
-        id="x", model_id=99, version=1, label=None, score=None, top=(), content=b"", created_at=NOW
-    )
-    writer.write([stranger])
+    writer.write([record()])
     writer.start()
 
     writer.stop()
@@ -86,7 +92,7 @@ def test_old_predictions_are_pruned_now_and_then(predictions: PredictionLog) -> 
     moments = iter([0.0, *([100.0] * 50)])
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=0, clock=lambda: next(moments))
     writer.start()
-    writer.write([record("one")])
+    writer.write([record()])
 
     writer.stop()
 
@@ -96,8 +102,8 @@ def test_old_predictions_are_pruned_now_and_then(predictions: PredictionLog) -> 
 def test_what_is_kept_is_not_outgrown_until_the_minute_is_over(predictions: PredictionLog) -> None:
     writer = PredictionWriter(predictions, keep_days=1, keep_bytes=4000, clock=lambda: 0.0)
     writer.start()
-    for n in range(8):
-        writer.write([record(f"{n}", b"x" * 1100)])
+    for _ in range(8):
+        writer.write([record(b"x" * 1100)])
         assert writer.flush()
 
     writer.stop()

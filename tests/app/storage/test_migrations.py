@@ -1,13 +1,18 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
+from uuid_utils import uuid7
 
 from app.errors import InvalidSetting, Unavailable
+from app.recipe import FeaturesInput, NetworkChoice, NewModel
 from app.storage.database import Database
 from app.storage.migrate import downgrade, require_current, upgrade
+from app.storage.predictions import PredictionLog, PredictionRecord
+from app.storage.registry import ModelRegistry
 from app.storage.tables import Base
 
 
@@ -47,6 +52,31 @@ def test_the_tables_are_what_the_migrations_make(empty_url: str) -> None:
     upgrade(database)
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    database.close()
+
+
+def test_predictions_are_found_again_after_their_tables_changed_both_ways(empty_url: str) -> None:
+    database = Database(empty_url)
+    upgrade(database)
+    new = NewModel(name="m", input=FeaturesInput(size=2), network=NetworkChoice(architecture="mlp"))
+    model = ModelRegistry(database).create(new, "test").model
+    log = PredictionLog(database)
+    at = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+    records = [
+        PredictionRecord(str(uuid7()), model.id, 3, "a", 0.5, [("a", 0.5), ("b", None)], bytes([n]) * n, at)
+        for n in range(150)
+    ]
+    log.write(records)
+
+    downgrade(database, "0003")
+    with database.engine.connect() as connection:
+        there = connection.execute(text("SELECT count(*), sum(nbytes) FROM predictions")).one()
+        assert tuple(there) == (150, sum(range(150)) + 150 * 400)
+        assert connection.execute(text("SELECT count(*) FROM prediction_inputs")).scalar_one() == 150
+    upgrade(database)
+
+    assert [log.get(model.id, one.id) for one in records] == records
+    assert log.prune(days=30, nbytes=0) == 150
     database.close()
 
 

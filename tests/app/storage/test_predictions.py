@@ -24,9 +24,46 @@ def test_a_prediction_is_found_with_its_input(stores: Stores) -> None:
     record = made(model.id)
     log.write([record])
     log.write([record])
-    row = log.get(model.id, record.id)
-    assert (row.version, row.label, row.score, row.top) == (1, "a", 0.9, [{"label": "a", "score": 0.9}])
-    assert log.content(model.id, record.id) == b"input"
+    assert log.get(model.id, record.id) == record._replace(created_at=found_at(record))
+
+
+def found_at(record: PredictionRecord) -> datetime:
+    """To the millisecond."""
+    return datetime.fromtimestamp(round(record.created_at.timestamp() * 1000) / 1000, UTC)
+
+
+def test_many_of_all_sizes_are_found_each_with_its_own_input(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    sizes = [0, 1, 7, 300_000, 0, 5, *range(200), 200_000, 100_000]
+    records = [made(model.id, content=bytes([number % 256]) * size) for number, size in enumerate(sizes)]
+
+    log.write(records[::-1])
+
+    for record in records:
+        assert log.get(model.id, record.id).content == record.content
+
+
+def test_a_group_may_hold_what_was_predicted_long_apart(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    ages = (3600, 60, 12, 9, 2, 0)
+    records = [made(model.id, timedelta(seconds=age), f"{age}".encode()) for age in ages]
+
+    log.write(records)
+
+    assert [log.get(model.id, one.id).content for one in records] == [f"{age}".encode() for age in ages]
+
+
+def test_groups_of_two_servers_at_the_same_time_are_told_apart(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    records = [made(model.id, content=f"{number}".encode()) for number in range(100)]
+
+    log.write(records[::2])
+    log.write(records[1::2])
+
+    assert [log.get(model.id, one.id).content for one in records] == [one.content for one in records]
 
 
 def test_an_empty_input_is_kept_as_one(stores: Stores) -> None:
@@ -36,7 +73,7 @@ def test_an_empty_input_is_kept_as_one(stores: Stores) -> None:
     log.write([alone])
     log.write([first, last])
 
-    assert [log.content(model.id, one.id) for one in (alone, first, last)] == [b"", b"", b"input"]
+    assert [log.get(model.id, one.id).content for one in (alone, first, last)] == [b"", b"", b"input"]
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
@@ -47,9 +84,8 @@ def test_scores_that_are_no_numbers_are_kept_as_null_and_spoil_no_neighbour(stor
 
     log.write([odd, good])
 
-    row = log.get(model.id, odd.id)
-    assert (row.label, row.score) == ("a", None)
-    assert row.top == [{"label": "a", "score": None}, {"label": "b", "score": 0.5}]
+    found = log.get(model.id, odd.id)
+    assert (found.label, found.score, found.top) == ("a", None, [("a", None), ("b", 0.5)])
     assert log.get(model.id, good.id).score == 0.9
 
 
@@ -71,8 +107,18 @@ def test_beyond_the_bytes_the_oldest_go_first(stores: Stores) -> None:
     log.write(records)
     assert log.prune(days=30, nbytes=3000) == 1
     with pytest.raises(PredictionExpired):
-        log.content(model.id, records[0].id)
-    assert log.content(model.id, records[1].id) == b"x" * 1000
+        log.get(model.id, records[0].id)
+    assert log.get(model.id, records[1].id).content == b"x" * 1000
+
+
+def test_all_that_is_too_old_goes_however_much_it_is(stores: Stores) -> None:
+    model = stores.create().model
+    log = PredictionLog(stores.database)
+    old = [made(model.id, timedelta(days=40, seconds=20 * number)) for number in range(150)]
+    log.write([*old, made(model.id)])
+
+    assert log.prune(days=30, nbytes=1 << 30) == 150
+    assert log.prune(days=30, nbytes=1 << 30) == 0
 
 
 def test_an_id_that_never_was_is_unknown(stores: Stores) -> None:
@@ -97,9 +143,9 @@ def test_a_record_that_another_process_is_about_to_write_is_waited_for(stores: S
     patient, writer = PredictionLog(stores.database, patience_seconds=30), PredictionLog(stores.database)
     record = made(model.id)
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(patient.content, model.id, record.id)
+        looking = pool.submit(patient.get, model.id, record.id)
         writer.write([record])
-        assert looking.result(timeout=20) == b"input"
+        assert looking.result(timeout=20).content == b"input"
 
 
 def test_an_id_that_is_old_enough_is_not_waited_for(stores: Stores) -> None:
