@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from app.log import get_logger
-from app.storage.predictions import PredictionLog, PredictionRecord
+from app.serving.pace import give_way_at_once
+from app.storage.predictions import PACK_RECORDS, Encoded, PredictionLog, PredictionRecord
 
 log = get_logger(__name__)
 
@@ -41,9 +42,9 @@ class PredictionWriter:
         self._queue_bytes = queue_bytes
         self._clock = clock
         self.dropped = 0
-        self._waiting: dict[str, PredictionRecord] = {}  # by prediction id, oldest first
+        self._waiting: dict[str, Encoded] = {}  # by prediction id, oldest first
         self._waiting_bytes = 0
-        self._writing: dict[str, PredictionRecord] = {}
+        self._writing: dict[str, Encoded] = {}
         self._changed = threading.Condition()
         self._stopping = False
         self._next_prune = clock() + PRUNE_SECONDS
@@ -63,6 +64,7 @@ class PredictionWriter:
 
     def write(self, records: Sequence[PredictionRecord]) -> None:
         """Take records over without waiting; when the queue is full they are dropped, counted and logged."""
+        encoded = [Encoded.of(record) for record in records]
         with self._changed:
             arriving = sum(len(record.content) for record in records)
             full = (
@@ -74,16 +76,17 @@ class PredictionWriter:
                 log.warning("predictions not kept", dropped=len(records), dropped_so_far=self.dropped)
                 return
             first = not self._waiting
-            for record in records:
-                self._waiting[record.id] = record
+            for one in encoded:
+                self._waiting[one.record.id] = one
             self._waiting_bytes += arriving
-            if first or self._full():
+            if first or self._ready():
                 self._changed.notify_all()
 
     def find(self, prediction_id: str) -> PredictionRecord | None:
         """Give a record that is not in the PredictionLog yet."""
         with self._changed:
-            return self._waiting.get(prediction_id) or self._writing.get(prediction_id)
+            found = self._waiting.get(prediction_id) or self._writing.get(prediction_id)
+        return found.record if found is not None else None
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Wait until all that was handed over is written; False if that took longer."""
@@ -97,30 +100,34 @@ class PredictionWriter:
             return len(self._waiting) + len(self._writing)
 
     def _run(self) -> None:
+        give_way_at_once()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._stopping, timeout=PRUNE_SECONDS)
                 if self._stopping and not self._waiting:
                     return
-                # Let a group gather, so that a busy server commits four times a second.
-                self._changed.wait_for(lambda: self._stopping or self._full(), timeout=GROUP_SECONDS)
+                # Let a pack gather; while a group is written, the next one does.
+                self._changed.wait_for(lambda: self._stopping or self._ready(), timeout=GROUP_SECONDS)
                 self._writing = self._group()
             self._write_group()
             self._prune()
 
+    def _ready(self) -> bool:
+        return len(self._waiting) >= PACK_RECORDS or self._waiting_bytes >= GROUP_BYTES
+
     def _full(self) -> bool:
         return len(self._waiting) >= GROUP_RECORDS or self._waiting_bytes >= GROUP_BYTES
 
-    def _group(self) -> dict[str, PredictionRecord]:
+    def _group(self) -> dict[str, Encoded]:
         """Take the next group out of the queue."""
         if not self._full():
             group, self._waiting, self._waiting_bytes = self._waiting, {}, 0
             return group
         group = {}
         nbytes = 0
-        for record in self._waiting.values():
-            group[record.id] = record
-            nbytes += len(record.content)
+        for one in self._waiting.values():
+            group[one.record.id] = one
+            nbytes += len(one.record.content)
             if len(group) >= GROUP_RECORDS or nbytes >= GROUP_BYTES:
                 break
         for each in group:
@@ -137,10 +144,10 @@ class PredictionWriter:
             self._writing = {}
             self._changed.notify_all()
 
-    def _written(self, records: list[PredictionRecord], tried: int) -> bool:
+    def _written(self, records: list[Encoded], tried: int) -> bool:
         try:
             self._predictions.write(records)
-            self._unpruned_bytes += sum(len(record.content) for record in records)
+            self._unpruned_bytes += sum(len(one.record.content) for one in records)
         except Exception:  # the thread must outlive a database that is away
             log.warning("predictions not written", records=len(records), tried=tried, exc_info=True)
             if tried == TRIES:

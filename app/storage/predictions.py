@@ -7,23 +7,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.errors import PredictionExpired, UnknownPrediction
-from app.storage.database import Database, now, reads, writes
+from app.storage.database import Database, now, puts, reads, writes
 from app.storage.tables import PredictionPack
 
 # A record may lie this long with its writer; a younger id that is not found never was one.
 UNWRITTEN = timedelta(seconds=60)
 LOOK_SECONDS = 0.05
 
-_PACK_RECORDS = 64
+PACK_RECORDS = 64
 _PACK_BYTES = 256 << 10
 _PACK_MS = 10_000  # milliseconds that a pack spans at most: so far behind an id its pack is looked for
 _PACKS_LET_GO = 64  # in one transaction
@@ -43,6 +42,20 @@ class PredictionRecord(NamedTuple):
     created_at: datetime
 
 
+class Encoded(NamedTuple):
+    """A record and the JSON that keeps it, made by whoever answered: the thread that writes is to do little in Python,
+    since those that serve wait meanwhile."""
+
+    record: PredictionRecord
+    json: bytes
+
+    @classmethod
+    def of(cls, record: PredictionRecord) -> "Encoded":
+        """A score that JSON has no number for becomes null."""
+        moment = _milliseconds(record.created_at)
+        return cls(record, to_json((*record[:6], moment, len(record.content)), inf_nan_mode="null"))
+
+
 class PredictionLog:
     """Predictions and their inputs."""
 
@@ -54,11 +67,11 @@ class PredictionLog:
         self._database = database
         self._patience_seconds = patience_seconds
 
-    @writes
-    def write(self, session: Session, records: Sequence[PredictionRecord]) -> None:
+    @puts
+    def write(self, cursor: Any, records: Sequence[Encoded]) -> None:
         """Keep a group of records in one transaction; a group that is there already is left as it is."""
-        for pack in _packed(records):  # one put together, one written: meanwhile those that serve have Python's lock
-            session.execute(_INSERT, pack)
+        for pack in _packed(records):
+            cursor.execute(_INSERT[self._database.dialect], pack)
 
     def get(self, model_id: int, prediction_id: str) -> PredictionRecord:
         """The record; `PredictionExpired` when its id is older than what is kept, else `UnknownPrediction`."""
@@ -117,14 +130,15 @@ class PredictionLog:
         return sum(pack.predictions for pack in packs)
 
 
-_INSERT = text("""
-    INSERT INTO prediction_packs (last_id, first_id, predictions, nbytes, entries, inputs)
-    VALUES (:last_id, :first_id, :predictions, :nbytes, :entries, :inputs) ON CONFLICT DO NOTHING
-""")
+_ROW = "prediction_packs (last_id, first_id, predictions, nbytes, entries, inputs)"
+_INSERT = {
+    "sqlite": f"INSERT INTO {_ROW} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # noqa: S608  all of it is ours
+    "postgresql": f"INSERT INTO {_ROW} VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",  # noqa: S608
+}
 
 
 class _Entry(NamedTuple):
-    """A record without its input, as a pack's JSON holds it."""
+    """A record without its input, as it is read from a pack's JSON."""
 
     id: str
     model_id: int
@@ -135,41 +149,29 @@ class _Entry(NamedTuple):
     created_at: int  # milliseconds since 1970
     nbytes: int
 
-    @classmethod
-    def of(cls, record: PredictionRecord) -> "_Entry":
-        return cls(*record[:6], _milliseconds(record.created_at), len(record.content))
-
     def record(self, content: bytes) -> PredictionRecord:
         moment = datetime.fromtimestamp(self.created_at / 1000, UTC)
         return PredictionRecord(*self[:5], [(label, score) for label, score in self.top], content, moment)
 
 
-def _packed(records: Sequence[PredictionRecord]) -> Iterator[dict[str, Any]]:
+def _packed(records: Sequence[Encoded]) -> Iterator[tuple[Any, ...]]:
     """Make rows of records: the same ones of the same records, so that a group written twice is there once."""
-    pack: list[PredictionRecord] = []
-    nbytes, until = 0, ""
-    for record in sorted(records, key=itemgetter(0)):
-        size = len(record.content) + _ROW_BYTES
-        if pack and (len(pack) == _PACK_RECORDS or nbytes + size > _PACK_BYTES or record.id >= until):
-            yield _row(pack, nbytes)
-            pack, nbytes = [], 0
-        if not pack:
-            until = _least_id((_made_ms(record.id) or 0) + _PACK_MS)
-        pack.append(record)
-        nbytes += size
-    if pack:
-        yield _row(pack, nbytes)
+    left = sorted(records)  # by id, which comes first
+    while left:
+        pack = left[:PACK_RECORDS]
+        until = _least_id((_made_ms(pack[0].record.id) or 0) + _PACK_MS)
+        sizes = list(accumulate(len(one.record.content) + _ROW_BYTES for one in pack))
+        if sizes[-1] > _PACK_BYTES or pack[-1].record.id >= until:
+            fits = sum(size <= _PACK_BYTES and one.record.id < until for one, size in zip(pack, sizes, strict=True))
+            pack = pack[: max(1, fits)]
+        left = left[len(pack) :]
+        yield _row(pack, sizes[len(pack) - 1])
 
 
-def _row(pack: Sequence[PredictionRecord], nbytes: int) -> dict[str, Any]:
-    return {
-        "last_id": pack[-1].id,
-        "first_id": pack[0].id,
-        "predictions": len(pack),
-        "nbytes": nbytes,
-        "entries": to_json([_Entry.of(record) for record in pack], inf_nan_mode="null").decode(),
-        "inputs": b"".join([record.content for record in pack]),
-    }
+def _row(pack: Sequence[Encoded], nbytes: int) -> tuple[Any, ...]:
+    entries = (b"[" + b",".join([one.json for one in pack]) + b"]").decode()
+    inputs = b"".join([one.record.content for one in pack])
+    return pack[-1].record.id, pack[0].record.id, len(pack), nbytes, entries, inputs
 
 
 def _entry(entries: str, prediction_id: str) -> tuple[_Entry | None, int]:

@@ -1,13 +1,22 @@
 """Loading rests while requests are in work, in proportion to its work, and never for long."""
 
+import ctypes
 import os
+import platform
+import struct
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.serving.pace import Pace, step_back
+from app.serving.pace import LONG_SLICE_NS, Pace, give_way_at_once, step_back
+
+LINUX_6_12 = (
+    sys.platform == "linux"
+    and platform.machine() in ("x86_64", "aarch64")
+    and tuple(map(int, platform.release().split(".")[:2])) >= (6, 12)
+)
 
 
 def test_it_rests_three_times_its_work_while_busy_and_not_at_all_otherwise() -> None:
@@ -59,3 +68,23 @@ def test_a_thread_that_is_nicer_already_stays_so() -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(job).result(10) == before + 7
+
+
+@pytest.mark.skipif(not LINUX_6_12, reason="Linux gives threads a slice of their own from 6.12 on")
+def test_a_thread_that_gives_way_at_once_keeps_its_niceness_and_has_a_longer_slice_than_others() -> None:
+    def job() -> tuple[int, int]:
+        step_back(3)
+        give_way_at_once()
+        told = ctypes.create_string_buffer(48)
+        assert ctypes.CDLL(None).syscall({"x86_64": 315, "aarch64": 275}[platform.machine()], 0, told, 48, 0) == 0
+        fields = struct.unpack("IIQiIQQQ", told.raw)
+        return fields[3], fields[5]
+
+    nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(job).result(10) == (nice + 3, LONG_SLICE_NS)
+
+
+def test_to_give_way_at_once_is_no_matter_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "an unknown one")
+    give_way_at_once()

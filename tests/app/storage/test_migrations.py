@@ -11,7 +11,7 @@ from app.errors import InvalidSetting, Unavailable
 from app.recipe import FeaturesInput, NetworkChoice, NewModel
 from app.storage.database import Database
 from app.storage.migrate import downgrade, require_current, upgrade
-from app.storage.predictions import PredictionLog, PredictionRecord
+from app.storage.predictions import Encoded, PredictionLog, PredictionRecord
 from app.storage.registry import ModelRegistry
 from app.storage.tables import Base
 
@@ -66,7 +66,7 @@ def test_predictions_are_found_again_after_their_tables_changed_both_ways(empty_
         PredictionRecord(str(uuid7()), model.id, 3, "a", 0.5, [("a", 0.5), ("b", None)], bytes([n]) * n, at)
         for n in range(150)
     ]
-    log.write(records)
+    log.write([Encoded.of(record) for record in records])
 
     downgrade(database, "0003")
     with database.engine.connect() as connection:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -5,7 +6,7 @@ import pytest
 from uuid_utils import uuid7
 
 from app.errors import PredictionExpired, UnknownPrediction
-from app.storage.predictions import PredictionLog, PredictionRecord
+from app.storage.predictions import Encoded, PredictionLog, PredictionRecord
 from tests.app.storage.stores import Stores
 
 
@@ -18,12 +19,16 @@ def made(model_id: int, age: timedelta = timedelta(), content: bytes = b"input")
     return PredictionRecord(identity, model_id, 1, "a", 0.9, [("a", 0.9)], content, at)
 
 
+def keep(log: PredictionLog, records: Sequence[PredictionRecord]) -> None:
+    log.write([Encoded.of(record) for record in records])
+
+
 def test_a_prediction_is_found_with_its_input(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     record = made(model.id)
-    log.write([record])
-    log.write([record])
+    keep(log, [record])
+    keep(log, [record])
     assert log.get(model.id, record.id) == record._replace(created_at=found_at(record))
 
 
@@ -38,7 +43,7 @@ def test_many_of_all_sizes_are_found_each_with_its_own_input(stores: Stores) -> 
     sizes = [0, 1, 7, 300_000, 0, 5, *range(200), 200_000, 100_000]
     records = [made(model.id, content=bytes([number % 256]) * size) for number, size in enumerate(sizes)]
 
-    log.write(records[::-1])
+    keep(log, records[::-1])
 
     for record in records:
         assert log.get(model.id, record.id).content == record.content
@@ -50,7 +55,7 @@ def test_a_group_may_hold_what_was_predicted_long_apart(stores: Stores) -> None:
     ages = (3600, 60, 12, 9, 2, 0)
     records = [made(model.id, timedelta(seconds=age), f"{age}".encode()) for age in ages]
 
-    log.write(records)
+    keep(log, records)
 
     assert [log.get(model.id, one.id).content for one in records] == [f"{age}".encode() for age in ages]
 
@@ -60,8 +65,8 @@ def test_groups_of_two_servers_at_the_same_time_are_told_apart(stores: Stores) -
     log = PredictionLog(stores.database)
     records = [made(model.id, content=f"{number}".encode()) for number in range(100)]
 
-    log.write(records[::2])
-    log.write(records[1::2])
+    keep(log, records[::2])
+    keep(log, records[1::2])
 
     assert [log.get(model.id, one.id).content for one in records] == [one.content for one in records]
 
@@ -70,8 +75,8 @@ def test_an_empty_input_is_kept_as_one(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     alone, first, last = (made(model.id, content=content) for content in (b"", b"", b"input"))
-    log.write([alone])
-    log.write([first, last])
+    keep(log, [alone])
+    keep(log, [first, last])
 
     assert [log.get(model.id, one.id).content for one in (alone, first, last)] == [b"", b"", b"input"]
 
@@ -82,7 +87,7 @@ def test_scores_that_are_no_numbers_are_kept_as_null_and_spoil_no_neighbour(stor
     log = PredictionLog(stores.database)
     odd, good = made(model.id)._replace(score=score, top=[("a", score), ("b", 0.5)]), made(model.id)
 
-    log.write([odd, good])
+    keep(log, [odd, good])
 
     found = log.get(model.id, odd.id)
     assert (found.label, found.score, found.top) == ("a", None, [("a", None), ("b", 0.5)])
@@ -93,7 +98,7 @@ def test_old_predictions_go_and_are_known_to_be_gone(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     old, new = made(model.id, timedelta(days=40)), made(model.id)
-    log.write([old, new])
+    keep(log, [old, new])
     assert log.prune(days=30, nbytes=1 << 30) == 1
     with pytest.raises(PredictionExpired):
         log.get(model.id, old.id)
@@ -104,7 +109,7 @@ def test_beyond_the_bytes_the_oldest_go_first(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     records = [made(model.id, timedelta(hours=hours), b"x" * 1000) for hours in (5, 4, 3)]
-    log.write(records)
+    keep(log, records)
     assert log.prune(days=30, nbytes=3000) == 1
     with pytest.raises(PredictionExpired):
         log.get(model.id, records[0].id)
@@ -115,7 +120,7 @@ def test_all_that_is_too_old_goes_however_much_it_is(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     old = [made(model.id, timedelta(days=40, seconds=20 * number)) for number in range(150)]
-    log.write([*old, made(model.id)])
+    keep(log, [*old, made(model.id)])
 
     assert log.prune(days=30, nbytes=1 << 30) == 150
     assert log.prune(days=30, nbytes=1 << 30) == 0
@@ -133,7 +138,7 @@ def test_a_prediction_of_another_model_is_unknown(stores: Stores) -> None:
     model = stores.create().model
     log = PredictionLog(stores.database)
     record = made(model.id)
-    log.write([record])
+    keep(log, [record])
     with pytest.raises(UnknownPrediction):
         log.get(model.id + 1, record.id)
 
@@ -144,7 +149,7 @@ def test_a_record_that_another_process_is_about_to_write_is_waited_for(stores: S
     record = made(model.id)
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(patient.get, model.id, record.id)
-        writer.write([record])
+        keep(writer, [record])
         assert looking.result(timeout=20).content == b"input"
 
 
