@@ -70,7 +70,9 @@ def main() -> int:
 def compose(settings: Settings, database: Database, device: torch.device, stop: threading.Event) -> Loop:
     """Put the loop and all below it together."""
     kill_point = KillPoint(settings.kill_at)
-    weights = WeightStore(settings.weights_dir, kill_point)
+    traffic = Traffic(settings.data_dir) if device.type == "cpu" else None
+    courtesy = Courtesy(traffic, most=settings.worker_rest)
+    weights = WeightStore(settings.weights_dir, kill_point, courtesy.rest)
     stores = Stores(
         SampleQueue(database, kill_point),
         ModelRegistry(database),
@@ -79,7 +81,9 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
         FeatureStore(database),
     )
     base_weights = base_weights_from(weights.read_base, download=settings.weights_download)
-    loader = VersionLoader(stores.registry, weights, settings.builders, base_weights, keep=KEPT_BACKBONES)
+    loader = VersionLoader(
+        stores.registry, weights, settings.builders, base_weights, keep=KEPT_BACKBONES, pause=courtesy.rest
+    )
     updater = Updater(
         stores,
         loader,
@@ -87,7 +91,7 @@ def compose(settings: Settings, database: Database, device: torch.device, stop: 
         lease_seconds=settings.lease_seconds,
         stopping=stop.is_set,
         kill_point=kill_point,
-        courtesy=Courtesy(Traffic(settings.data_dir), most=settings.worker_rest) if device.type == "cpu" else None,
+        courtesy=courtesy,
     )
     retention = Retention(database, weights)
     predictions = PredictionLog(database)

@@ -6,6 +6,7 @@ execution units, caches and memory. So it stops there too, between the parts of 
 in the gaps between predictions.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -17,6 +18,7 @@ from worker.cuts import in_parts
 
 LOOK_SECONDS = 0.0003  # between two looks whether predictions are still in work
 CROWD = 2  # predictions in work that it lets pass even beyond its bound …
+STEP_SECONDS = 0.2  # … one more for each so long that it is beyond it …
 CROWD_SECONDS = 1.0  # … by so much at most, and makes up for it while there are fewer
 
 
@@ -41,7 +43,9 @@ class Courtesy:
 
     In all it is away from work at most `most` times as long as it works, in processor seconds, whether it rested or
     the scheduler gave the processor to others: so a host that is never without predictions learns all the same. Where
-    it has to work beside predictions, it does so beside one alone, as far as there are such moments within a second.
+    it has to work beside predictions, it does so beside few: beyond its bound it lets a crowd pass, and the further it
+    is beyond, the more they have to be. Else it would owe so much one day that it works beside any crowd, and makes it
+    the longer.
     """
 
     def __init__(
@@ -89,15 +93,20 @@ class Courtesy:
         self.rest()
 
     def rest(self) -> None:
-        """Wait until no prediction is in work, or the bound is reached and they do not wait for each other."""
-        if not self._traffic.in_work:
+        """Wait until no prediction is in work, or beyond the bound until they are no crowd."""
+        if self._depth == 0 or not self._traffic.in_work:
             return
         worked = self._worked() - self._before
         until = self._began + (1 + self._most) * worked
-        while self._clock() < until and self._traffic.in_work:
+        while self._traffic.in_work >= self._too_many(self._clock() - until):
             self._sleep(LOOK_SECONDS)
-        while self._clock() < until + CROWD_SECONDS and self._traffic.in_work >= CROWD:
-            self._sleep(LOOK_SECONDS)
+
+    @staticmethod
+    def _too_many(beyond: float) -> float:
+        """How many predictions in work it rests for, so many seconds beyond its bound."""
+        if beyond < 0:
+            return 1
+        return CROWD + beyond // STEP_SECONDS if beyond < CROWD_SECONDS else math.inf
 
 
 class _Between(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -36,20 +36,23 @@ class WeightFile:
 class WeightStore:
     """The folder of weight files. Safe for several processes: a name is written once, by rename."""
 
-    def __init__(self, root: Path, kill_point: KillPoint | None = None) -> None:
+    def __init__(
+        self, root: Path, kill_point: KillPoint | None = None, pause: Callable[[], object] = lambda: None
+    ) -> None:
+        """`pause` is called between the pieces of what `read` reads and `write` writes."""
         self._root = root
         self._kill_point = kill_point or KillPoint()
+        self._pause = pause
 
     def write(self, version_id: str, kind: ArtifactKind, data: bytes) -> WeightFile:
         """Store `data` so that it survives a power cut once this returns."""
-        self._durable_write(self._path(version_id, kind), data)
-        return WeightFile(kind, hashlib.sha256(data).hexdigest(), len(data))
+        return WeightFile(kind, self._durable_write(self._path(version_id, kind), data), len(data))
 
     def read(self, version_id: str, artifact: Artifact) -> bytes:
         """The verified bytes of an artifact; `MissingWeights` or `Corrupt` when they are not what was written."""
         kind = ArtifactKind(artifact.kind)
         what = f"the {kind.value.replace('_', ' ')} file of version id {version_id}"
-        return _verified(self._path(version_id, kind), what, artifact.sha256)
+        return _verified(self._path(version_id, kind), what, artifact.sha256, self._pause)
 
     @contextmanager
     def verified(self, version_id: str, artifact: Artifact, pause: Callable[[], object]) -> Iterator[Path]:
@@ -95,7 +98,7 @@ class WeightStore:
         path = self._base_path(match[1]) if match else None
         if match is None or path is None or not path.exists():
             raise NotFound(f"There are no base weights {digest!r} here. `perennial weights add FILE` brings them in.")
-        return _verified(path, f"base weights {digest}", match[1])
+        return _verified(path, f"base weights {digest}", match[1], self._pause)
 
     def sweep(self, older_than_seconds: float, now_seconds: float, known: set[str]) -> int:
         """Remove files of versions that have no row, once they are old; the number removed is the answer."""
@@ -120,16 +123,20 @@ class WeightStore:
     def _base_path(self, digest: str) -> Path:
         return self._root / "base" / f"{digest}.safetensors"
 
-    def _durable_write(self, path: Path, data: bytes) -> None:
-        """Write beside, fsync, rename, fsync the folder (and its parent, which may be new)."""
+    def _durable_write(self, path: Path, data: bytes) -> str:
+        """Write beside, fsync, rename, fsync the folder (and its parent, which may be new); give the sha256."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid4().hex}{_PARTIAL}")
         try:
+            digest, half = hashlib.sha256(), len(data) // 2
             with partial.open("xb") as file:
-                half = len(data) // 2
-                file.write(data[:half])
-                self._kill_point("during_write")
-                file.write(data[half:])
+                for piece in _pieces(data):
+                    file.write(piece)
+                    digest.update(piece)
+                    if half >= 0 and file.tell() >= half:
+                        half = -1
+                        self._kill_point("during_write")
+                    self._pause()
                 file.flush()
                 os.fsync(file.fileno())
             partial.chmod(0o640)
@@ -138,6 +145,7 @@ class WeightStore:
             partial.unlink(missing_ok=True)
         _fsync_folder(path.parent)
         _fsync_folder(path.parent.parent)
+        return digest.hexdigest()
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -148,13 +156,24 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _verified(path: Path, what: str, sha256: str) -> bytes:
+def _verified(path: Path, what: str, sha256: str, pause: Callable[[], object]) -> bytes:
+    digest, pieces = hashlib.sha256(), []
     try:
-        data = path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                pieces.append(piece)
+                pause()
     except FileNotFoundError:
         raise MissingWeights(what) from None
-    _require(what, hashlib.sha256(data).hexdigest(), sha256)
-    return data
+    _require(what, digest.hexdigest(), sha256)
+    return b"".join(pieces)
+
+
+def _pieces(data: bytes) -> Iterator[memoryview]:
+    whole = memoryview(data)
+    for start in range(0, len(whole), _PIECE):
+        yield whole[start : start + _PIECE]
 
 
 def _digest(file: FileIO, pause: Callable[[], object]) -> str:

@@ -148,15 +148,35 @@ class Crowd(Street):
         return self.count if self.now < self.until else 1
 
 
-def test_a_crowd_passes_beyond_the_bound_and_is_made_up_for() -> None:
-    street = Crowd(until=104.5)
+@pytest.mark.parametrize(("count", "goes_on"), [(2, 103.2), (3, 103.4), (5, 103.8), (6, 104.0), (60, 104.0)])
+def test_the_more_predictions_there_are_the_longer_it_waits_beyond_the_bound(count: int, goes_on: float) -> None:
+    street = Crowd(count=count, until=1000.0)
     with street.courtesy(most=2.0) as courtesy:
-        street.work(1.0)  # 101: by the bound it rests until 103, and until 104 while there is a crowd
+        street.work(1.0)  # 101: by the bound it rests until 103
         courtesy.rest()
-        assert street.now == pytest.approx(104.0, abs=2 * LOOK_SECONDS)
+        assert street.now == pytest.approx(goes_on, abs=2 * LOOK_SECONDS)
+
+
+def test_a_crowd_that_passed_beyond_the_bound_is_made_up_for() -> None:
+    street = Crowd(count=6, until=104.5)
+    with street.courtesy(most=2.0) as courtesy:
+        street.work(1.0)
+        courtesy.rest()  # until 104, a second beyond the bound
         street.work(0.5)  # 104.5: the crowd is gone, and by the bound there is no rest before 105
         courtesy.rest()
         assert street.now == pytest.approx(104.5, abs=2 * LOOK_SECONDS)
+
+
+def test_outside_of_an_update_it_does_not_rest() -> None:
+    street = Crowd(until=1000.0)
+    courtesy = street.courtesy()
+    courtesy.rest()
+    with courtesy:
+        pass
+    before = street.now
+    street.work(1.0)
+    courtesy.rest()
+    assert street.now == before + 1.0
 
 
 def test_one_prediction_alone_does_not_hold_it_up_beyond_the_bound() -> None:
