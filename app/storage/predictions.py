@@ -91,7 +91,7 @@ class PredictionLog:
             entry, at = _entry(entries, prediction_id)
             if entry is not None and entry.model_id == model_id:
                 return entry.record(_input(session, last_id, at, entry.nbytes))
-        oldest = session.scalar(select(func.min(PredictionPack.first_id)))
+        oldest = session.scalar(select(PredictionPack.first_id).order_by(PredictionPack.last_id).limit(1))
         if made < _milliseconds(now(session) - UNWRITTEN) and (oldest is None or prediction_id < oldest):
             raise PredictionExpired(prediction_id)
         raise UnknownPrediction(prediction_id)
