@@ -1,7 +1,7 @@
 """A pretrained network behind the service: 10,000 labels in class order, one a request, beside all of them offline.
 
 MobileNetV2 (ImageNet) stays frozen, the head is solved by the fast lane with every claim (the recipe
-`frozen-backbone` as it stands). Three models are taught so, one after the other, each of which draws for itself which
+`frozen-backbone` as it stands). Two models are taught so, one after the other, each of which draws for itself which
 tenth it holds out to judge versions with; bounds are of their means. Then one slow update (`fine-tune`) moves the last
 blocks of the last one. The reference is a joint multinomial logistic regression on the same features of the labels
 that the model learned, its weight decay chosen on training pictures held out; shown beside all that were posted.
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, default=SHARED)
     parser.add_argument("--labels", type=int, default=10_000)
     parser.add_argument("--test", type=int, default=2000)
-    parser.add_argument("--models", type=int, default=3, help="taught one after the other")
+    parser.add_argument("--models", type=int, default=2, help="taught one after the other")
     parser.add_argument("--cache", type=Path, help="keep the offline features in this folder from run to run")
     parser.add_argument("--recipe", type=json.loads, default=FINE_TUNE, help="of the slow update, as JSON")
     parser.add_argument("--worker-nice", default="10", help="0 where other work on the machine starves the worker")
