@@ -64,7 +64,6 @@ class PredictionWriter:
 
     def write(self, records: Sequence[PredictionRecord]) -> None:
         """Take records over without waiting; when the queue is full they are dropped, counted and logged."""
-        encoded = [Encoded.of(record) for record in records]
         with self._changed:
             arriving = sum(len(record.content) for record in records)
             full = (
@@ -76,8 +75,8 @@ class PredictionWriter:
                 log.warning("predictions not kept", dropped=len(records), dropped_so_far=self.dropped)
                 return
             first = not self._waiting
-            for one in encoded:
-                self._waiting[one.record.id] = one
+            for record in records:
+                self._waiting[record.id] = Encoded.of(record)
             self._waiting_bytes += arriving
             if first or self._ready():
                 self._changed.notify_all()

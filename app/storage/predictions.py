@@ -90,7 +90,10 @@ class PredictionLog:
         for last_id, entries in session.execute(places):
             entry, at = _entry(entries, prediction_id)
             if entry is not None and entry.model_id == model_id:
-                return entry.record(_input(session, last_id, at, entry.nbytes))
+                content = _input(session, last_id, at, entry.nbytes)
+                if content is None:  # let go since
+                    raise PredictionExpired(prediction_id)
+                return entry.record(content)
         oldest = session.scalar(select(PredictionPack.first_id).order_by(PredictionPack.last_id).limit(1))
         if made < _milliseconds(now(session) - UNWRITTEN) and (oldest is None or prediction_id < oldest):
             raise PredictionExpired(prediction_id)
@@ -183,14 +186,12 @@ def _entry(entries: str, prediction_id: str) -> tuple[_Entry | None, int]:
     return None, 0
 
 
-def _input(session: Session, last_id: str, at: int, nbytes: int) -> bytes:
-    """Give a part of a pack's inputs, without what lies around it."""
+def _input(session: Session, last_id: str, at: int, nbytes: int) -> bytes | None:
+    """Give a part of a pack's inputs, without what lies around it; None where the pack is gone."""
     if not nbytes:  # of nothing at all `substr` gives null
         return b""
     part = func.substr(PredictionPack.inputs, at + 1, nbytes)
     found: bytes | None = session.scalar(select(part).where(PredictionPack.last_id == last_id))
-    if found is None:  # let go since
-        raise PredictionExpired(last_id)
     return found
 
 
