@@ -69,7 +69,7 @@ log = get_logger(__name__)
 REAP_SECONDS = 5.0
 TIDY_SECONDS = 1.0
 PINNED_VERSIONS = 3
-WRITTEN_SECONDS = 1.0  # after an answer, even another process has written what it answered
+WRITTEN_SECONDS = 5.0  # after an answer, even another process has written it, and be it by a scribe yet to start
 ASIDE_THREADS = 2
 
 
@@ -125,7 +125,7 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
         label_ages=figures.label_ages,
         swapped=metrics.swapped,
     )
-    writer = PredictionWriter(predictions, keep_days=settings.prediction_days, keep_bytes=settings.prediction_bytes)
+    writer = PredictionWriter.of(settings)
     receipts = Receipts(database)
     siblings = Siblings(place)
     host_readiness = HostReadiness(refresher, siblings)
@@ -143,7 +143,6 @@ def create_app(settings: Settings, place: Place | None = None) -> Application:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tidying.start()
         tidier.start()
-        writer.start()
         refresher.start()
         reaper.start()
         batcher.start()
@@ -269,6 +268,7 @@ def run(settings: Settings, listener: socket.socket | None = None, place: Place 
         timeout_graceful_shutdown=30,
     )
     log.info("listening", address=_address(listener))
+    deps.parts_in(app.state).writer.start()
     server = uvicorn.Server(config) if place is None else _sharing(config, place, deps.parts_in(app.state))
     # Once it has ended in order, uvicorn raises the signal again for whoever had a handler before: that is us.
     for number in (signal.SIGINT, signal.SIGTERM):

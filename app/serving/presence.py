@@ -35,7 +35,8 @@ class Presence:
         changed = reports != self._reported
         if not changed and self._clock() < self._next_beat:
             return None
-        if not self._roster.beat(self._server_id, reports, changed=changed):
+        roster, mine = self._roster, self._server_id
+        if not (roster.report(mine, reports) if changed else roster.beat(mine)):
             self._server_id, self._reported = None, None  # held up so long that it was forgotten
             return None
         self._reported = reports

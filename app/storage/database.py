@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.errors import InvalidSetting
 from app.log import get_logger
-from app.storage.kept_connection import KeptConnection
+from app.storage.kept_connection import Cursor, KeptConnections
 from app.storage.tables import Moment
 
 log = get_logger(__name__)
@@ -85,7 +85,7 @@ class Database:
                 "sqlite:///FILE and postgresql://… are supported."
             )
         self.sessions = sessionmaker(self.engine, expire_on_commit=False)
-        self.kept = KeptConnection(self.engine, _SQLITE_BEGIN if self.dialect == "sqlite" else None)
+        self.kept = KeptConnections(self.engine, _SQLITE_BEGIN if self.dialect == "sqlite" else None)
 
     @property
     def dialect(self) -> str:
@@ -177,25 +177,15 @@ def reads(method: Callable[Concatenate[S, Session, P], R]) -> Callable[Concatena
     return _retried(method, opened)
 
 
-def looks(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make the method one transaction that only reads, on a bare connection: for what is asked several times a second.
-
-    A session and the tables' classes cost several times what such a query does, and while Python works on them nobody
-    else in the process does.
-    """
-
-    @contextmanager
-    def opened(database: Database) -> Iterator[Connection]:
-        with database.engine.connect() as connection:
-            yield connection.execution_options(read_only=True)
-
-    return _retried(method, opened)
+def looks(method: Callable[Concatenate[S, Cursor, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make the method one that only asks, one statement, with the driver's cursor: for what is asked several times a
+    second, beside answers that would wait for Python meanwhile."""
+    return _retried(method, lambda database: database.kept.cursor(begin=False))
 
 
-def puts(method: Callable[Concatenate[S, Any, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Make the method one transaction that may write, on the driver's cursor: for what is written dozens of times a
-    second, behind answers that would wait for Python meanwhile."""
-    return _retried(method, lambda database: database.kept.transaction())
+def puts(method: Callable[Concatenate[S, Cursor, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make the method one transaction that may write, with the driver's cursor: as `looks`, for what is written."""
+    return _retried(method, lambda database: database.kept.cursor(begin=True))
 
 
 def _retried(

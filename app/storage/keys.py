@@ -5,15 +5,19 @@ import hmac
 import secrets
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.errors import Invalid, UnknownKey
 from app.storage.database import Database, looks, now, reads, writes
+from app.storage.kept_connection import Cursor
 from app.storage.promotions import record
 from app.storage.tables import Key
 
 SCOPES = ("predict", "label", "admin")  # each may do what those before it may
+
+
+_FIND = select(Key.digest, Key.name, Key.scope).where(Key.digest == bindparam("digest"), Key.revoked_at.is_(None))
 
 
 class Holder(NamedTuple):
@@ -36,15 +40,13 @@ class KeyRing:
         return _add(session, name, scope, secret), secret
 
     @looks
-    def find(self, connection: Connection, secret: str) -> Holder | None:
+    def find(self, cursor: Cursor, secret: str) -> Holder | None:
         """Whose key has this secret, unless it was revoked."""
         digest = _digest(secret)
-        row = connection.execute(
-            select(Key.digest, Key.name, Key.scope).where(Key.digest == digest, Key.revoked_at.is_(None))
-        ).one_or_none()
-        if row is None or not hmac.compare_digest(row.digest, digest):
-            return None
-        return Holder(row.name, row.scope)
+        for found, name, scope in cursor.rows(_FIND, digest=digest):
+            if hmac.compare_digest(found, digest):
+                return Holder(name, scope)
+        return None
 
     @reads
     def list(self, session: Session) -> list[Key]:

@@ -3,6 +3,7 @@
 Written in groups, behind the answer; bounded by age and bytes. Ids are UUIDv7, so their order is that of time.
 """
 
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,11 +12,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app.errors import PredictionExpired, UnknownPrediction
 from app.storage.database import Database, now, puts, reads, writes
+from app.storage.kept_connection import Cursor
 from app.storage.tables import PredictionPack
 
 # A record may lie this long with its writer; a younger id that is not found never was one.
@@ -26,6 +28,8 @@ PACK_RECORDS = 64
 _PACK_BYTES = 256 << 10
 _PACK_MS = 10_000  # milliseconds that a pack spans at most: so far behind an id its pack is looked for
 _PACKS_LET_GO = 64  # in one transaction
+_LENGTH = struct.Struct("<I")
+_ID_BYTES = 36
 _ROW_BYTES = 400  # what a record weighs beside its input, roughly
 
 
@@ -43,17 +47,28 @@ class PredictionRecord(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A record and the JSON that keeps it, made by whoever answered: the thread that writes is to do little in Python,
-    since those that serve wait meanwhile."""
+    """A record as it is kept: made by whoever answered, written down by another process."""
 
-    record: PredictionRecord
-    json: bytes
+    id: str
+    json: bytes  # everything but the input, and how long that is
+    content: bytes
 
     @classmethod
     def of(cls, record: PredictionRecord) -> "Encoded":
         """A score that JSON has no number for becomes null."""
         moment = _milliseconds(record.created_at)
-        return cls(record, to_json((*record[:6], moment, len(record.content)), inf_nan_mode="null"))
+        json = to_json((*record[:6], moment, len(record.content)), inf_nan_mode="null")
+        return cls(record.id, json, record.content)
+
+    def to_bytes(self) -> bytes:
+        """One string of it, of which `from_bytes` makes the same again."""
+        return b"".join((_LENGTH.pack(len(self.json)), self.id.encode(), self.json, self.content))
+
+    @classmethod
+    def from_bytes(cls, encoded: bytes) -> "Encoded":
+        (length,) = _LENGTH.unpack_from(encoded)
+        at = _LENGTH.size + _ID_BYTES
+        return cls(encoded[_LENGTH.size : at].decode(), encoded[at : at + length], encoded[at + length :])
 
 
 class PredictionLog:
@@ -68,10 +83,10 @@ class PredictionLog:
         self._patience_seconds = patience_seconds
 
     @puts
-    def write(self, cursor: Any, records: Sequence[Encoded]) -> None:
+    def write(self, cursor: Cursor, records: Sequence[Encoded]) -> None:
         """Keep a group of records in one transaction; a group that is there already is left as it is."""
         for pack in _packed(records):
-            cursor.execute(_INSERT[self._database.dialect], pack)
+            cursor.put(_INSERT, **pack)
 
     def get(self, model_id: int, prediction_id: str) -> PredictionRecord:
         """The record; `PredictionExpired` when its id is older than what is kept, else `UnknownPrediction`."""
@@ -133,11 +148,10 @@ class PredictionLog:
         return sum(pack.predictions for pack in packs)
 
 
-_ROW = "prediction_packs (last_id, first_id, predictions, nbytes, entries, inputs)"
-_INSERT = {
-    "sqlite": f"INSERT INTO {_ROW} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",  # noqa: S608  all of it is ours
-    "postgresql": f"INSERT INTO {_ROW} VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",  # noqa: S608
-}
+_INSERT = text(
+    "INSERT INTO prediction_packs (last_id, first_id, predictions, nbytes, entries, inputs) "
+    "VALUES (:last_id, :first_id, :predictions, :nbytes, :entries, :inputs) ON CONFLICT DO NOTHING"
+)
 
 
 class _Entry(NamedTuple):
@@ -157,24 +171,29 @@ class _Entry(NamedTuple):
         return PredictionRecord(*self[:5], [(label, score) for label, score in self.top], content, moment)
 
 
-def _packed(records: Sequence[Encoded]) -> Iterator[tuple[Any, ...]]:
+def _packed(records: Sequence[Encoded]) -> Iterator[dict[str, Any]]:
     """Make rows of records: the same ones of the same records, so that a group written twice is there once."""
     left = sorted(records)  # by id, which comes first
     while left:
         pack = left[:PACK_RECORDS]
-        until = _least_id((_made_ms(pack[0].record.id) or 0) + _PACK_MS)
-        sizes = list(accumulate(len(one.record.content) + _ROW_BYTES for one in pack))
-        if sizes[-1] > _PACK_BYTES or pack[-1].record.id >= until:
-            fits = sum(size <= _PACK_BYTES and one.record.id < until for one, size in zip(pack, sizes, strict=True))
+        until = _least_id((_made_ms(pack[0].id) or 0) + _PACK_MS)
+        sizes = list(accumulate(len(one.content) + _ROW_BYTES for one in pack))
+        if sizes[-1] > _PACK_BYTES or pack[-1].id >= until:
+            fits = sum(size <= _PACK_BYTES and one.id < until for one, size in zip(pack, sizes, strict=True))
             pack = pack[: max(1, fits)]
         left = left[len(pack) :]
         yield _row(pack, sizes[len(pack) - 1])
 
 
-def _row(pack: Sequence[Encoded], nbytes: int) -> tuple[Any, ...]:
-    entries = (b"[" + b",".join([one.json for one in pack]) + b"]").decode()
-    inputs = b"".join([one.record.content for one in pack])
-    return pack[-1].record.id, pack[0].record.id, len(pack), nbytes, entries, inputs
+def _row(pack: Sequence[Encoded], nbytes: int) -> dict[str, Any]:
+    return {
+        "last_id": pack[-1].id,
+        "first_id": pack[0].id,
+        "predictions": len(pack),
+        "nbytes": nbytes,
+        "entries": (b"[" + b",".join([one.json for one in pack]) + b"]").decode(),
+        "inputs": b"".join([one.content for one in pack]),
+    }
 
 
 def _entry(entries: str, prediction_id: str) -> tuple[_Entry | None, int]:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
@@ -20,6 +20,7 @@ from app.networks.spec import NetworkSpec
 from app.recipe import NewModel, Recipe
 from app.storage.database import Database, looks, now, reads, writes
 from app.storage.families import join, members
+from app.storage.kept_connection import Cursor
 from app.storage.promotions import (
     ancestry,
     append_promotion,
@@ -31,7 +32,9 @@ from app.storage.promotions import (
 from app.storage.states import ArtifactKind, FileState, LabelState, Verdict
 from app.storage.tables import Artifact, Assignment, Family, Label, LedgerEntry, Model, Promotion, Version
 
-Mark = tuple[Any, ...]
+Mark = list[tuple[Any, ...]]
+_HELD = (Assignment.model_id, Assignment.role, Assignment.version_id, Assignment.epoch, Model.batching)
+_MARK = select(*_HELD).join(Model, Model.id == Assignment.model_id).order_by(Model.id, Assignment.role)
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,9 @@ class ModelRegistry:
         return Live(model, version, last.epoch, last.falls_back_to)
 
     @looks
-    def assignment_mark(self, connection: Connection) -> Mark:
-        """What is another whenever `assigned` has something new to say; made to be polled, for a fifth of its price."""
-        held = (Assignment.model_id, Assignment.role, Assignment.version_id, Assignment.epoch, Model.batching)
-        query = select(*held).join(Model, Model.id == Assignment.model_id).order_by(Model.id, Assignment.role)
-        return tuple(connection.execute(query))
+    def assignment_mark(self, cursor: Cursor) -> Mark:
+        """What is another whenever `assigned` has something new to say; made to be polled."""
+        return cursor.rows(_MARK)
 
     @reads
     def assigned(self, session: Session) -> list[Assigned]:

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from app.storage.database import Database, DatabaseNow, now, reads, writes
+from app.storage.database import Database, DatabaseNow, now, puts, reads, writes
+from app.storage.kept_connection import Cursor
 from app.storage.leases import rows_changed
 from app.storage.tables import Server, Serving
 
 FORGET = timedelta(hours=1)  # rows of servers that went without a word
+
+
+_BEAT = update(Server).where(Server.id == bindparam("server_id")).values(seen_at=DatabaseNow())
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,17 @@ class ServerRoster:
         session.add(server)
         return server.id
 
+    @puts
+    def beat(self, cursor: Cursor, server_id: str) -> bool:
+        """Say that the server lives; False when it was forgotten."""
+        return cursor.put(_BEAT, server_id=server_id) > 0
+
     @writes
-    def beat(self, session: Session, server_id: str, serving: Sequence[ServingReport], *, changed: bool = True) -> bool:
-        """Say that the server lives, and, when anything changed, what it serves; False when it was forgotten."""
+    def report(self, session: Session, server_id: str, serving: Sequence[ServingReport]) -> bool:
+        """Say that the server lives and what it serves; False when it was forgotten."""
         lives = session.execute(update(Server).where(Server.id == server_id).values(seen_at=DatabaseNow()))
         if rows_changed(lives) == 0:
             return False
-        if not changed:
-            return True
         at = now(session)
         for report in serving:
             session.merge(

@@ -2,11 +2,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import bindparam, column, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.storage.database import Database
+from app.storage.kept_connection import KEPT
 from tests.app.storage.stores import Stores
+
+ADD = text("INSERT INTO things VALUES (:name)")
+NAMES = select(column("name")).select_from(text("things")).where(column("name") >= bindparam("least")).order_by("name")
 
 
 def table(database: Database) -> None:
@@ -15,9 +19,9 @@ def table(database: Database) -> None:
 
 
 def add(database: Database, names: Iterable[str]) -> None:
-    with database.kept.transaction() as cursor:
+    with database.kept.cursor(begin=True) as cursor:
         for name in names:
-            cursor.execute(f"INSERT INTO things VALUES ('{name}')")
+            assert cursor.put(ADD, name=name) == 1
 
 
 def names(database: Database) -> list[str]:
@@ -55,9 +59,8 @@ def test_a_connection_that_broke_is_told_as_such_and_replaced(stores: Stores) ->
     if database.dialect != "postgresql":
         pytest.skip("SQLite has no connection that could break")
     table(database)
-    with database.kept.transaction() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        backend = cursor.fetchone()[0]
+    with database.kept.cursor(begin=False) as cursor:
+        ((backend,),) = cursor.rows(text("SELECT pg_backend_pid()"))
     with database.engine.begin() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:backend, 5000)"), {"backend": backend})
 
@@ -69,11 +72,29 @@ def test_a_connection_that_broke_is_told_as_such_and_replaced(stores: Stores) ->
     assert names(database) == ["b"]
 
 
-def test_each_thread_has_its_own(stores: Stores) -> None:
+def test_what_was_written_elsewhere_is_seen_at_the_next_look(stores: Stores) -> None:
     database = stores.database
     table(database)
 
-    with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda number: add(database, [f"{number:02}"]), range(30)))
+    def seen(least: str) -> list[tuple[str]]:
+        with database.kept.cursor(begin=False) as cursor:
+            return cursor.rows(NAMES, least=least)
 
-    assert names(database) == [f"{number:02}" for number in range(30)]
+    assert seen("") == []
+    for name in ("a", "b"):
+        with database.engine.begin() as connection:
+            connection.execute(ADD, {"name": name})
+        assert seen(name) == [(name,)]
+    assert seen("") == [("a",), ("b",)]
+
+
+def test_threads_do_not_meet_and_no_more_are_kept_than_it_says(stores: Stores) -> None:
+    database = stores.database
+    table(database)
+    before = database.engine.pool.checkedout()  # type: ignore[attr-defined]
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(lambda number: add(database, [f"{number:02}"]), range(60)))
+
+    assert names(database) == [f"{number:02}" for number in range(60)]
+    assert database.engine.pool.checkedout() <= before + KEPT  # type: ignore[attr-defined]

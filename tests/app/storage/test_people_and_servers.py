@@ -94,9 +94,10 @@ def test_a_server_is_fresh_until_it_leaves(stores: Stores) -> None:
     roster = ServerRoster(stores.database)
     server = roster.arrive("host", 1)
     assert [state.epoch for state in roster.fresh(live.model.id)] == [0]
-    roster.beat(server, [ServingReport(live.model.id, live.version.id, 1)])
-    roster.beat(server, [], changed=False)
+    assert roster.report(server, [ServingReport(live.model.id, live.version.id, 1)])
+    assert roster.beat(server)
     assert [(state.version_id, state.epoch) for state in roster.fresh(live.model.id)] == [(live.version.id, 1)]
     roster.leave(server)
     assert roster.fresh(live.model.id) == []
-    assert not roster.beat(server, [], changed=False), "who has left is not known"
+    assert not roster.beat(server), "who has left is not known"
+    assert not roster.report(server, [])

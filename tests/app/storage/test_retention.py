@@ -42,7 +42,7 @@ def test_old_files_go_but_not_what_anyone_needs(stores: Stores) -> None:
         session.execute(update(Version).values(created_at=old))
         session.execute(update(Version).where(Version.number == 2).values(kept=True))
     server = ServerRoster(stores.database)
-    server.beat(server.arrive("host", 1), [ServingReport(model.id, versions[3].id, 5, warm=(versions[2].id,))])
+    server.report(server.arrive("host", 1), [ServingReport(model.id, versions[3].id, 5, warm=(versions[2].id,))])
     # Of one day one version stays (the newest, 7); 6 is what 7 falls back to; 5 and 4 a server has; 2 is kept by hand.
     assert Retention(stores.database, stores.weights).collect() == 1
     files = {version.number: version.files for version in stores.registry.versions(model.id, None, 10)}
@@ -179,7 +179,7 @@ def test_the_bases_of_what_an_update_starts_from_and_of_what_a_server_serves_sta
     (parent,) = stand(stores, model, base=bases[1])
     stand(stores, model, 3)
     server = stores.roster.arrive("host", 1)
-    stores.roster.beat(server, [ServingReport(model.id, None, 1, warm=(served,))])
+    stores.roster.report(server, [ServingReport(model.id, None, 1, warm=(served,))])
     stores.post(model, sample(1))
     claim = stores.claim(model)
     with stores.database.sessions.begin() as session:
