@@ -281,7 +281,7 @@ class VersionLoader:
     def _digest(self, module: nn.Module) -> str:
         about = self._loaded[module]
         if about.digest is None:
-            about.digest = tensors_digest(module.state_dict())
+            about.digest = tensors_digest(module.state_dict(), self._pause)
         return about.digest
 
     def _projection(self, spec: NetworkSpec, width: int) -> Projection | None:

@@ -14,7 +14,7 @@ from uuid_utils import uuid7
 
 from app.errors import Conflict, LeaseLost, StaleParent
 from app.loading import VersionLoader
-from app.networks.serialization import to_bytes
+from app.networks.serialization import Pause, go_on, to_bytes
 from app.recipe import Recipe
 from app.storage.claims import Claim, Outcome
 from app.storage.features import FeatureStore
@@ -52,6 +52,7 @@ class Attempt:
     should_stop: Callable[[], bool]
     give_way: Callable[[], None]
     lease_seconds: float
+    pause: Pause = go_on
     version_id: str = field(default_factory=lambda: str(uuid7()))
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -102,15 +103,16 @@ class Attempt:
         """Store the version's files durably."""
         with self.timed("write"):
             try:
-                written = self.stores.weights.write(self.version_id, ArtifactKind.WEIGHTS, to_bytes(weights))
-                left = None
-                if state:
-                    left = self.stores.weights.write(self.version_id, ArtifactKind.LEARNER_STATE, to_bytes(state))
+                written = self._written(ArtifactKind.WEIGHTS, weights)
+                left = self._written(ArtifactKind.LEARNER_STATE, state) if state else None
             except BaseException:
                 self.stores.weights.delete(self.version_id)  # on a full disk every attempt would leave a file behind
                 raise
         self.kill_point("after_write")
         return written, left
+
+    def _written(self, kind: ArtifactKind, tensors: Mapping[str, Tensor]) -> WeightFile:
+        return self.stores.weights.write(self.version_id, kind, to_bytes(tensors, self.pause))
 
     def commit(self, outcome: Outcome) -> Version:
         """Record it all, or nothing; files that no row will ever name are let go."""

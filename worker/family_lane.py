@@ -60,7 +60,7 @@ class FamilyLane:
         attempt.kill_point("after_training")
         assert isinstance(learned.network, SharedNetwork)
         backbone = learned.network.backbone.to(attempt.device)
-        digest = tensors_digest(backbone.state_dict())
+        digest = tensors_digest(backbone.state_dict(), attempt.pause)
         seers = [Seer(on_backbone(network, backbone), digest) for network in networks]
         with attempt.timed("features"):
             for part, seer, material in zip(parts, seers, materials, strict=True):

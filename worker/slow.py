@@ -52,7 +52,7 @@ class SlowLane:
         attempt.kill_point("after_training")
         assert isinstance(learned.network, Network)
         sight = Sight(self._source, claim.model, attempt.between_steps)
-        seer = Seer(learned.network.to(attempt.device), backbone_digest(learned.network))
+        seer = Seer(learned.network.to(attempt.device), backbone_digest(learned.network, attempt.pause))
         with attempt.timed("features"):
             sight.fed(seer, [*line.learned(claim.model), *material.settled, *material.tests])
         with held(attempt):

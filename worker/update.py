@@ -77,6 +77,7 @@ class Updater:
                 should_stop=lambda: self._should_stop(heartbeat),
                 give_way=give_way,
                 lease_seconds=self._lease_seconds,
+                pause=self._courtesy.rest,
             )
             try:
                 with self._courtesy:

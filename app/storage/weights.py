@@ -44,7 +44,7 @@ class WeightStore:
         self._kill_point = kill_point or KillPoint()
         self._pause = pause
 
-    def write(self, version_id: str, kind: ArtifactKind, data: bytes) -> WeightFile:
+    def write(self, version_id: str, kind: ArtifactKind, data: bytes | bytearray) -> WeightFile:
         """Store `data` so that it survives a power cut once this returns."""
         return WeightFile(kind, self._durable_write(self._path(version_id, kind), data), len(data))
 
@@ -84,7 +84,7 @@ class WeightStore:
     def delete_artifact(self, version_id: str, kind: ArtifactKind) -> None:
         self._path(version_id, kind).unlink(missing_ok=True)
 
-    def add_base(self, data: bytes) -> str:
+    def add_base(self, data: bytes | bytearray) -> str:
         """Store base weights; the answer, `sha256:…`, is their only name."""
         digest = hashlib.sha256(data).hexdigest()
         path = self._base_path(digest)
@@ -123,7 +123,7 @@ class WeightStore:
     def _base_path(self, digest: str) -> Path:
         return self._root / "base" / f"{digest}.safetensors"
 
-    def _durable_write(self, path: Path, data: bytes) -> str:
+    def _durable_write(self, path: Path, data: bytes | bytearray) -> str:
         """Write beside, fsync, rename, fsync the folder (and its parent, which may be new); give the sha256."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid4().hex}{_PARTIAL}")
@@ -170,7 +170,7 @@ def _verified(path: Path, what: str, sha256: str, pause: Callable[[], object]) -
     return b"".join(pieces)
 
 
-def _pieces(data: bytes) -> Iterator[memoryview]:
+def _pieces(data: bytes | bytearray) -> Iterator[memoryview]:
     whole = memoryview(data)
     for start in range(0, len(whole), _PIECE):
         yield whole[start : start + _PIECE]

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
 
 from app.errors import Corrupt
+from app.networks import serialization
 from app.networks.catalog import build
 from app.networks.network import Network
 from app.networks.serialization import backbone_digest, from_bytes, load_weights, to_bytes
@@ -122,3 +124,19 @@ def test_standardisation_belongs_to_the_digest() -> None:
     before = backbone_digest(one)
     one.backbone.get_submodule("standardize").observe(torch.randn(5, 4))  # type: ignore[operator]
     assert backbone_digest(one) != before
+
+
+def test_the_bytes_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serialization, "_CHUNK", 64)
+    kinds = [torch.int64, torch.float64, torch.float32, torch.int32, torch.bfloat16, torch.float16, torch.int16]
+    kinds += [torch.int8, torch.uint8, torch.bool]
+    numbers = torch.arange(60).reshape(3, 4, 5)
+    tensors = {f"{place}.{kind}": numbers.to(kind, copy=True) for place in ("ü", "a", "b") for kind in kinds}
+    tensors |= {"none": torch.empty(0, 3), "scalar": torch.tensor(2.5), "turned": numbers.float().transpose(0, 2)}
+    pauses: list[None] = []
+
+    data = to_bytes(tensors, lambda: pauses.append(None))
+
+    assert data == safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert to_bytes({}) == safetensors.torch.save({})
+    assert len(pauses) > len(tensors)
