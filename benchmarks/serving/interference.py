@@ -1,8 +1,9 @@
 """Predictions while an update runs, beside predictions while none does; and the update beside one on an idle machine.
 
 ResNet-18 on JPEGs of 64 × 64 unless told otherwise, random weights, default settings. Each round holds a constant
-rate, a share of the capacity measured just before, for a while without and then with an update, and then lets the same
-update run alone. Bounds: p99 during ÷ p99 without ≤ 1.5, update under load ÷ alone ≤ 4, medians over the rounds.
+rate, a share of the capacity measured just before: without an update, with one, and without again, for as long as the
+update took in all, since the machine swings; and then lets the same update run alone. Bounds: p99 during ÷ p99 without
+≤ 1.5, update under load ÷ alone ≤ 4, medians over the rounds.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from app.cli.instance import Instance
 LABELS = ("red", "green", "blue", "grey")
 PATIENCE_SECONDS = 240.0
 SETTLING_SECONDS = 1.0  # of a load that just began
+SWAPPING_SECONDS = 2.0  # after an update's end, the new version is loaded
 FORGOTTEN_SECONDS = 2.0  # after the last prediction, an update that begins has none to be considerate of
 
 
@@ -118,11 +120,17 @@ class Lessons:
 class Round:
     """One round: the same load without and with an update, and the update with and without the load."""
 
-    idle: list[Request]
+    before: list[Request]
+    after: list[Request]
     busy: list[Request]
     swap: list[Request]
     under_load: Span
     alone: Span
+
+    @property
+    def idle(self) -> list[Request]:
+        """Without an update, for as long as it took."""
+        return self.before + self.after
 
 
 async def played(target: Target, lessons: Lessons, updates: Updates, rate: float, given: argparse.Namespace) -> Round:
@@ -133,7 +141,10 @@ async def played(target: Target, lessons: Lessons, updates: Updates, rate: float
     end = time.time()
     await asyncio.to_thread(lessons.begin)
     under_load = await updates.ended()
-    await asyncio.sleep(2.0)  # the new version is being swapped in
+    await asyncio.sleep(SWAPPING_SECONDS)
+    again = time.time()
+    await asyncio.sleep(max(given.seconds, under_load.seconds - given.seconds))
+    until = time.time()
     load.stop()
     await running
     await asyncio.sleep(FORGOTTEN_SECONDS)
@@ -141,9 +152,10 @@ async def played(target: Target, lessons: Lessons, updates: Updates, rate: float
     alone = await updates.ended()
     await asyncio.sleep(1.0)
     return Round(
-        idle=[one for one in load.done if start <= one.due < end],
+        before=[one for one in load.done if start <= one.due < end],
+        after=[one for one in load.done if again <= one.due < until],
         busy=[one for one in load.done if under_load.start <= one.due < under_load.end],
-        swap=[one for one in load.done if one.due >= under_load.end],
+        swap=[one for one in load.done if under_load.end <= one.due < again],
         under_load=under_load,
         alone=alone,
     )
@@ -157,9 +169,11 @@ def percentile(requests: list[Request], share: float) -> float:
 
 def told(rate: float, one: Round) -> str:
     """One round in a line, for those who wait."""
-    before, during = (f"{percentile(some, 0.5):.1f}/{percentile(some, 0.99):.1f}" for some in (one.idle, one.busy))
+    before, during, after = (
+        f"{percentile(some, 0.5):.1f}/{percentile(some, 0.99):.1f}" for some in (one.before, one.busy, one.after)
+    )
     took = f"{one.under_load.seconds:.1f} s under load, {one.alone.seconds:.1f} s alone"
-    return f"capacity {rate:.0f} a second; p50/p99 {before} ms without, {during} ms during an update; it took {took}"
+    return f"capacity {rate:.0f} a second; p50/p99 {before} ms before, {during} during, {after} after; it took {took}"
 
 
 def over(rounds: list[Round], measure: Callable[[Round], float], digits: int = 2) -> dict[str, Any]:
@@ -171,7 +185,9 @@ def over(rounds: list[Round], measure: Callable[[Round], float], digits: int = 2
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10, help="without an update, before each one")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="without an update, before each one and after it, at least"
+    )
     parser.add_argument("--load", type=float, default=0.5, help="share of the capacity")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--samples", type=int, default=160, help="an update's")
@@ -225,6 +241,8 @@ def main() -> int:
         "failed": sum(request.status != 200 for one in rounds for request in one.idle + one.busy + one.swap),
         "p50 without, ms": over(rounds, lambda one: percentile(one.idle, 0.5)),
         "p50 during, ms": over(rounds, lambda one: percentile(one.busy, 0.5)),
+        "p99 before, ms": over(rounds, lambda one: percentile(one.before, 0.99)),
+        "p99 after, ms": over(rounds, lambda one: percentile(one.after, 0.99)),
         "p99 without, ms": over(rounds, lambda one: percentile(one.idle, 0.99)),
         "p99 during, ms": over(rounds, lambda one: percentile(one.busy, 0.99)),
         "p99 during ÷ without": over(rounds, lambda one: percentile(one.busy, 0.99) / percentile(one.idle, 0.99)),
