@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import Engine, Executable, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError
 
-KEPT = 4  # connections at most; who finds none takes one out of the pool, and gives it back
+KEPT = 1  # connections at most; who finds none takes one out of the pool, which has some, and gives it back
 
 
 class Driven(NamedTuple):
@@ -54,7 +54,7 @@ class Cursor:
 
 
 class KeptConnections:
-    """A few connections of the engine's pool, each until something fails or they are closed."""
+    """A connection or a few of the engine's pool, each until something fails or it is closed."""
 
     def __init__(self, engine: Engine, begin: str | None) -> None:
         """`begin` is what begins a transaction, where the driver does not by itself."""
