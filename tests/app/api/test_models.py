@@ -261,7 +261,9 @@ def test_a_start_with_a_broken_live_version_serves_its_ancestor_and_says_so(star
     first.create()
     version = first.publish("iris", winner=0)
     (path,) = [path for path in first.settings.weights_dir.rglob("*") if path.is_file() and version.id in str(path)]
-    path.write_bytes(b"broken")
+    beside = path.with_name("broken")  # the first server may be reading the file, which must not be cut short under it
+    beside.write_bytes(b"broken")
+    beside.replace(path)
 
     second = start()
     assert second.parts.refresher.wait_for(1, 1, 5)
