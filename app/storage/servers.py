@@ -15,7 +15,6 @@ from app.storage.tables import Server, Serving
 
 FORGET = timedelta(hours=1)  # rows of servers that went without a word
 
-
 _BEAT = update(Server).where(Server.id == bindparam("server_id")).values(seen_at=DatabaseNow())
 
 
@@ -65,8 +64,7 @@ class ServerRoster:
     @writes
     def report(self, session: Session, server_id: str, serving: Sequence[ServingReport]) -> bool:
         """Say that the server lives and what it serves; False when it was forgotten."""
-        lives = session.execute(update(Server).where(Server.id == server_id).values(seen_at=DatabaseNow()))
-        if rows_changed(lives) == 0:
+        if rows_changed(session.execute(_BEAT, {"server_id": server_id})) == 0:
             return False
         at = now(session)
         for report in serving:
