@@ -5,6 +5,7 @@ The weight store keeps the files and their digests; here is only how one is mapp
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -32,8 +33,14 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""As safetensors calls them, in the order in which it lays tensors down."""
-_ORDER = {dtype: number for number, dtype in enumerate(_DTYPES)}
+"""As safetensors calls them."""
+
+ALIGNMENT = 64
+"""Bytes: where tensors begin that torch makes itself.
+
+A product over numbers that begin elsewhere may be computed in another order, so that its last bits differ: on an AMD
+processor of 2025 they did for one column in 16 bytes.
+"""
 
 _WHAT = "A weight file"
 _CHUNK = 1 << 20
@@ -49,17 +56,18 @@ def go_on() -> None:
 def to_bytes(tensors: Mapping[str, Tensor], pause: Pause = go_on) -> bytearray:
     """Give the tensors as safetensors bytes, the same for the same tensors; their device is not kept.
 
-    The library's own `save` makes the same bytes by three copies of all of them, and stops nowhere: for 45 MB that is
-    a fifth of a second. Raises KeyError for a type of numbers that weights do not have.
+    Laid down so that as many as can be begin at a multiple of ALIGNMENT. The library's own `save` does not care for
+    that, and makes three copies of all bytes without a stop: for 45 MB that is a fifth of a second. Raises KeyError
+    for a type of numbers that weights do not have.
     """
-    ordered = sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0]))
+    ordered = sorted(tensors.items(), key=lambda item: (-_evenness(item[1].nbytes), item[0]))
     about: dict[str, object] = {}
     end = 0
     for name, tensor in ordered:
-        begin, end = end, end + tensor.numel() * tensor.element_size()
+        begin, end = end, end + tensor.nbytes
         about[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
     header = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
     data = bytearray(8 + len(header) + end)
     at = 8 + len(header)
     data[:at] = len(header).to_bytes(8, "little") + header
@@ -84,13 +92,17 @@ def mapped(path: Path) -> dict[str, Tensor]:
 
     Raises what `from_bytes` does. Who writes to a tensor changes a page of its own, never the file. The file may be
     renamed or removed afterwards, but must not be cut short while a tensor lives. No file handle is kept.
+
+    A tensor that does not begin at a multiple of ALIGNMENT is copied to where one does, so that the same weights give
+    the same bits wherever they lie. Of files as `to_bytes` makes them these are few and small.
     """
     with path.open("rb") as file:
         start = file.read(8)
         if len(start) < 8:
             raise Corrupt(_WHAT, "it is shorter than its header")
         header = file.read(_header_length(start))
-    return _checked(header, lambda: safetensors.torch.load_file(path))
+    tensors = _checked(header, lambda: safetensors.torch.load_file(path))
+    return {name: tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor for name, tensor in tensors.items()}
 
 
 def _header_length(start: bytes | bytearray) -> int:
@@ -168,6 +180,11 @@ def listed(names: list[str], most: int = 8) -> str:
     """Name them in one line, at most so many."""
     rest = len(names) - most
     return (", ".join(names[:most]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+
+def _evenness(size: int) -> int:
+    """Give the greatest power of two that a size in bytes is a multiple of, up to ALIGNMENT."""
+    return math.gcd(size, ALIGNMENT)
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:

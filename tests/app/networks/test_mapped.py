@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from app.errors import Corrupt, MissingWeights
 from app.networks.buffer_pool import BufferPool, Seat
 from app.networks.catalog import build, skeleton
-from app.networks.serialization import go_on, mapped, to_bytes
+from app.networks.serialization import ALIGNMENT, go_on, mapped, to_bytes
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
 from app.storage.states import ArtifactKind
@@ -104,6 +105,34 @@ def test_a_mapping_holds_no_file_handle_and_goes_with_the_last_tensor(tmp_path: 
     del tensors
     gc.collect()
     assert maps_of(path) == 0
+
+
+def sizes(*counts: int) -> dict[str, Tensor]:
+    return {f"{count:03}": torch.arange(float(count)) for count in counts}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_tensors_begin_where_torch_s_own_do_and_what_can_be_is_mapped(tmp_path: Path) -> None:
+    tensors = {**sizes(1, 3, 16, 17, 24, 32, 40, 160), "steps": torch.tensor(7), "byte": torch.ones(1).bool()}
+    _, _, path = saved(tmp_path, tensors)
+    found = mapped(path)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
+    assert not any(tensor.data_ptr() % ALIGNMENT for tensor in found.values())
+    file = [
+        line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
+    ]
+    ((start, end),) = [(int(one, 16), int(other, 16)) for one, other in file]
+    there = {name for name, tensor in found.items() if start <= tensor.data_ptr() < end}
+    assert there >= {"016", "032", "160"}
+
+
+def test_a_file_that_others_laid_out_is_right_too(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.safetensors"
+    tensors = {"steps": torch.tensor(7), **sizes(3, 16, 32)}
+    safetensors.torch.save_file(tensors, path)
+    found = mapped(path)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
+    assert not any(tensor.data_ptr() % ALIGNMENT for tensor in found.values())
 
 
 def test_who_writes_to_a_mapped_tensor_does_not_change_the_file(tmp_path: Path) -> None:
