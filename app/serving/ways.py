@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from app.log import get_logger
 from app.networks.backbone import FAILURES
 from app.networks.packing import blocked, cast, folded, packed
+from app.networks.recording import recorded
 from app.networks.serialization import Pause
 from app.networks.straight import straight
 from app.serving.cuda_graphs import Run
@@ -22,12 +23,13 @@ from app.serving.cuda_graphs import Run
 log = get_logger(__name__)
 
 PLAIN = "plain"
+RECORDED = "recorded"
 BFLOAT16 = "bfloat16"
 
 FEW = 4  # inputs from which a batch is run as one of many
 ONE, MANY = 1, 16  # sizes that the ways are tried with
 _ROUNDS = 3
-_GAIN = 1.05  # how much sooner a way must be to be taken: less is noise
+_GAIN = 1.05  # how much sooner a way must be to be taken before the usual one: less is noise
 _EXACT = 1e-4  # of the largest number: what another order of sums may move
 _ROUGH = 5e-2  # the same for bfloat16, which keeps 8 bits of a number
 _BELIEF = 0.05  # what bfloat16 may move a probability by; measured in docs/decisions/0021
@@ -42,8 +44,11 @@ class Options:
 
 
 def ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
-    """Name the ways beside the plain one that are worth a trial, and how each is made."""
-    found: dict[str, Callable[[], Run]] = {}
+    """Name the ways beside the plain one that are worth a trial, and how each is made.
+
+    On the processor each is recorded, so that its passes need no lock of Python's, where that can be.
+    """
+    found: dict[str, Callable[[], nn.Module]] = {}
     halves = options.precision == BFLOAT16
     device = inputs.device.type
     convolutions = options.packing and any(isinstance(one, nn.Conv2d) for one in network.modules())
@@ -54,13 +59,26 @@ def ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, C
         found["blocked"] = partial(blocked, network, inputs, batch=MANY)
         if halves:
             found[f"packed, {BFLOAT16}"] = partial(packed, network, inputs, torch.bfloat16, batch=MANY)
-    if device == "cpu":
-        run = straight(network)
-        if run is not None:
-            found["straight"] = lambda: run
     if halves:
         found[BFLOAT16] = lambda: cast(network, torch.bfloat16)
-    return found
+    if device != "cpu":
+        return found
+    made: dict[str, Callable[[], Run]] = {name: partial(_freed, make, inputs) for name, make in found.items()}
+    made[RECORDED] = partial(recorded, network, inputs)
+    run = straight(network)
+    if run is not None:
+        made["straight"] = lambda: run
+    return made
+
+
+def _freed(make: Callable[[], nn.Module], inputs: Tensor) -> Run:
+    """Make a way and record it; as it is where that cannot be."""
+    network = make()
+    try:
+        return recorded(network, inputs)
+    except FAILURES as error:
+        log.info("pass not recorded", error=f"{type(error).__name__}: {error}"[:200])
+        return network
 
 
 def working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, pause: Pause) -> Run | None:
@@ -80,7 +98,7 @@ def working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, p
 
 
 def soonest(runs: Mapping[str, Run], inputs: Tensor, pause: Pause) -> str:
-    """Time each in turn, and again; the plain one unless another is sooner by more than noise."""
+    """Time each in turn, and again; the recorded one, or the plain one, unless another is sooner by more than noise."""
     best = dict.fromkeys(runs, math.inf)
     # On the processor not what others on this machine take in between.
     clock = time.thread_time if inputs.device.type == "cpu" else time.perf_counter
@@ -91,7 +109,8 @@ def soonest(runs: Mapping[str, Run], inputs: Tensor, pause: Pause) -> str:
             run(inputs)
             best[name] = min(best[name], clock() - started)
     name = min(best, key=lambda one: best[one])
-    return name if best[name] * _GAIN < best[PLAIN] else PLAIN
+    usual = RECORDED if RECORDED in runs else PLAIN
+    return name if best[name] * _GAIN < best[usual] else usual
 
 
 def same_answers(plain: Tensor, own: Tensor, *, rough: bool) -> bool:

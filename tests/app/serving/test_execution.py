@@ -1,5 +1,6 @@
 """A backbone is run another way only where that was tried, and gives the same answers."""
 
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -96,9 +97,49 @@ def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ways, "packed", wrong)
     monkeypatch.setattr(ways, "blocked", failing)
+    monkeypatch.setattr(ways, "recorded", failing)
     asked = network()
 
     assert prepared(Executions(CPU, Options()), asked).ways == (PLAIN, PLAIN)
+
+
+def test_a_pass_runs_no_layer_in_python() -> None:
+    asked = network()
+    made = prepared(Executions(CPU, Options()), asked)
+    called: list[str] = []
+
+    for count in (1, 9):
+        sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_filename) if event == "call" else None)
+        try:
+            features(made, asked, count)
+        finally:
+            sys.setprofile(None)
+
+    assert PLAIN not in made.ways
+    assert any("serving" in file for file in called)
+    assert not any(part in file for file in called for part in ("torch/nn/modules/conv", "networks/packing"))
+
+
+def test_what_cannot_be_recorded_is_rewritten_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looks(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            made: Tensor = self.inner(inputs)
+            return made * 2 if float(inputs.sum()) > 0 else made
+
+    monkeypatch.setattr(ways, "blocked", lambda *_, **__: None)
+    asked = network()
+    odd = Network(asked.spec, Looks(asked.backbone), asked.head, asked.width)
+    executions = Executions(CPU, Options())
+    made = prepared(executions, odd)
+
+    assert set(made.ways) <= {"packed", PLAIN}
+    for pictures in (PICTURES, torch.zeros_like(PICTURES)):  # on both sides of what it looks at
+        plain = odd.raw_features(preprocessor_for(asked.spec).normalised(pictures)).detach()
+        assert torch.allclose(features(made, odd, 9, pictures), plain, atol=1e-4 * float(plain.abs().max()))
 
 
 def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
