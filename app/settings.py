@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         default=10, ge=0, le=19, description="How far the worker steps back beside other processes under `nice`."
     )
     worker_rest: float = Field(
-        default=1.9,
+        default=1.6,
         ge=0,
         description="How long the worker rests at most while predictions are computed beside it, times its work.",
     )

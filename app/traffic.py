@@ -40,13 +40,12 @@ class Traffic:
     @property
     def in_work(self) -> int:
         """How many requests the servers of this host have in work."""
+        told = [(place, count) for place, count in enumerate(self._counts.tolist()) if count]
+        if not told:
+            return 0
         now = self._clock()
-        words = self._words.tolist()
-        return sum(
-            count
-            for count, moment in zip(words[:PLACES], words[PLACES:], strict=True)
-            if count and now - BELIEVED_NS < moment <= now  # later moments are of another boot's clock
-        )
+        # A later moment is of another boot's clock.
+        return sum(count for place, count in told if now - BELIEVED_NS < self._moments[place] <= now)
 
     @property
     def recent(self) -> bool:

@@ -52,7 +52,7 @@ class Courtesy:
         self,
         traffic: Traffic | None = None,
         *,
-        most: float = 1.9,
+        most: float = 1.6,
         worked: Callable[[], float] = time.thread_time,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -96,10 +96,11 @@ class Courtesy:
         """Wait until no prediction is in work, or beyond the bound until they are no crowd."""
         if self._depth == 0 or not self._traffic.in_work:
             return
-        worked = self._worked() - self._before
-        until = self._began + (1 + self._most) * worked
+        stopped = self._worked()
+        until = self._began + (1 + self._most) * (stopped - self._before)
         while self._traffic.in_work >= self._too_many(self._clock() - until):
             self._sleep(LOOK_SECONDS)
+        self._before += self._worked() - stopped  # to look is no work
 
     @staticmethod
     def _too_many(beyond: float) -> float:

@@ -18,6 +18,7 @@ class Street:
     now: float = 100.0
     worked: float = 0.0
     rests: list[float] = field(default_factory=list)
+    each_look: float = 0.0  # seconds of the processor
 
     @property
     def in_work(self) -> int:
@@ -31,6 +32,7 @@ class Street:
     def sleep(self, seconds: float) -> None:
         self.rests.append(seconds)
         self.now += seconds
+        self.work(self.each_look)
 
     def courtesy(self, most: float = 2.0) -> Courtesy:
         return Courtesy(self, most=most, worked=lambda: self.worked, clock=lambda: self.now, sleep=self.sleep)
@@ -65,6 +67,16 @@ def test_what_the_scheduler_took_from_it_counts_as_rest() -> None:
         street.looks = 1_000_000
         courtesy.rest()
         assert sum(street.rests) == pytest.approx(0.5, abs=2 * LOOK_SECONDS)
+
+
+def test_to_look_is_no_work() -> None:
+    street = Street(each_look=LOOK_SECONDS / 10)
+    with street.courtesy(most=2.0) as courtesy:
+        for _ in range(10):
+            street.work(100 * LOOK_SECONDS)
+            street.looks = 1_000_000
+            courtesy.rest()
+        assert sum(street.rests) == pytest.approx(2000 * LOOK_SECONDS / 1.1, rel=0.05)
 
 
 def test_work_before_the_update_is_no_credit() -> None:
