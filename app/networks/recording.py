@@ -2,7 +2,8 @@
 
 Where Python runs a network it lets go of its lock for each operation and wants it back after, so threads that compute
 side by side hand it to one another at each layer, and each time wait for a processor that somebody else may have
-taken. A recorded pass takes the lock once, at its end. It computes the same numbers by the same operations.
+taken. A recorded pass takes the lock once, at its end. It does the same operations, so it gives the same bits, but
+where torch itself does otherwise while it is watched: its encoder layer then runs unfused.
 
 Recorded below Python, so a network may be written as it likes, as long as its steps are the same for all inputs of
 one form: whatever reads a number out of a tensor to decide by it is refused. Knows nothing of versions.
