@@ -9,7 +9,7 @@ Recorded below Python, so a network may be written as it likes, as long as its s
 one form: whatever reads a number out of a tensor to decide by it is refused. Knows nothing of versions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -37,19 +37,31 @@ class Unrecordable(ValueError):
     """The network's steps depend on more than the form of its input."""
 
 
-def recorded(network: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Give what the network computes in eval mode for batches of any size, with the very tensors that it has now.
+class Recording:
+    """The pass of networks of one form: recorded of one of them, run with the weights of any."""
 
-    `inputs` are three or more, which are only run. Unrecordable, or what torch raises on what its interpreter does
-    not know, where that cannot be. Compare the result before it is used: Python's own dice are thrown once.
-    """
-    with torch.inference_mode():
-        fewer, more = (_Tape(network, inputs[:size]) for size in SIZES)
-    if any(one is not other for one, other in zip(fewer.weights, more.weights, strict=False)):
-        raise Unrecordable("it uses other weights for a batch of another size")
-    run = _function(_merged(fewer.steps, more.steps), len(fewer.weights), _merged(fewer.end, more.end))
-    weights = fewer.weights
-    return lambda batch: run(batch, *weights)
+    def __init__(self, network: nn.Module, inputs: Tensor) -> None:
+        """`inputs` are three or more, which are only run.
+
+        Unrecordable, or what torch raises on what its interpreter does not know, where that cannot be.
+        """
+        with torch.inference_mode():
+            fewer, more = (_Tape(network, inputs[:size]) for size in SIZES)
+        if fewer.weights != more.weights:
+            raise Unrecordable("it uses other weights for a batch of another size")
+        self._weights = fewer.weights
+        self._run = _function(_merged(fewer.steps, more.steps), len(fewer.weights), _merged(fewer.end, more.end))
+
+    def of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Give what a network in eval mode computes for batches of any size, with the very tensors that it has now.
+
+        Compare the result before it is used: what the two networks do in Python may differ, and its dice are thrown
+        once. KeyError where the network lacks a tensor.
+        """
+        own = dict(_tensors(network))
+        weights = [own[name] for name in self._weights]
+        run = self._run
+        return lambda batch: run(batch, *weights)
 
 
 @dataclass(frozen=True)
@@ -90,12 +102,11 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's clas
 
     def __init__(self, network: nn.Module, inputs: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        own = [*network.parameters(), *network.buffers(), *_attributes(network)]
-        self._own = {id(tensor) for tensor in own}
+        self._own = {id(tensor): name for name, tensor in _tensors(network)}
         self._seen = [inputs]  # held, so that no other tensor gets the same id
         self._places = {id(inputs): _Place(0)}
         self._new: list[_Place] = []
-        self.weights: list[Tensor] = []
+        self.weights: list[str] = []
         self.steps: list[_Step] = []
         with _Reads(), self:
             features = network(inputs)
@@ -128,7 +139,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's clas
         if found is None:
             if id(tensor) not in self._own:
                 raise Unrecordable("it uses a tensor that is not its own")
-            self.weights.append(tensor)
+            self.weights.append(self._own[id(tensor)])
             found = self._next(tensor)
             self._new.append(found)
         return found
@@ -152,8 +163,12 @@ def _picks(func: Any, args: Sequence[Any]) -> bool:
     return func is torch.ops.aten.index.Tensor and all(one is None or one.dtype not in masks for one in args[1])
 
 
-def _attributes(network: nn.Module) -> list[Tensor]:
-    return [one for module in network.modules() for one in vars(module).values() if isinstance(one, Tensor)]
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Give all tensors that the network holds by name: parameters, buffers, and attributes that are neither."""
+    yield from network.named_parameters(remove_duplicate=False)
+    yield from network.named_buffers(remove_duplicate=False)
+    for path, module in network.named_modules():
+        yield from ((f"{path}.{name}", one) for name, one in vars(module).items() if isinstance(one, Tensor))
 
 
 def _merged(fewer: Any, more: Any) -> Any:

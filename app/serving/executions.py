@@ -14,6 +14,7 @@ from app.log import get_logger
 from app.networks.backbone import example
 from app.networks.buffer_pool import Seat
 from app.networks.network import Network
+from app.networks.recording import Recording
 from app.networks.serialization import Pause, go_on
 from app.serving.cuda_graphs import Run
 from app.serving.execution import Execution, lane_of
@@ -40,6 +41,7 @@ class Executions:
         self._pause = pause
         self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
         self._soonest: dict[str, tuple[str, str]] = {}  # for networks of one form
+        self._recordings: dict[str, dict[str, Recording]] = {}  # of networks of one form, by way
         self._prepared: WeakSet[Execution] = WeakSet()
         self._looking = threading.Lock()
         self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing
@@ -85,7 +87,7 @@ class Executions:
         form = network.spec.form
         # Of a form that is known only the answers are compared, and a few tell: what serves needs the processor.
         inputs = example(network.spec.input, FEW if form in self._soonest else MANY).to(self._device)
-        found = ways(network.backbone, inputs, self._options)
+        found = ways(network.backbone, inputs, self._options, self._recordings.setdefault(form, {}))
         if not found:
             execution.ready(execution.plain, inputs, self._breathe)
             return
@@ -104,7 +106,7 @@ class Executions:
                     soonest(runs, inputs, self._breathe),
                 )
             few, many = (name if name in runs else PLAIN for name in self._soonest[form])
-            tried = tuple(runs[name](inputs) for name in (few, many) if name != PLAIN)
+            tried = tuple(runs[name](inputs) for name in {few, many} - {PLAIN})
             for name in {few, many}:
                 execution.ready(runs[name], inputs, self._breathe)
         if not tried:

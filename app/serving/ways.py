@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from app.log import get_logger
 from app.networks.backbone import FAILURES
 from app.networks.packing import blocked, cast, folded, packed
-from app.networks.recording import recorded
+from app.networks.recording import Recording
 from app.networks.serialization import Pause
 from app.networks.straight import straight
 from app.serving.cuda_graphs import Run
@@ -43,10 +43,13 @@ class Options:
     packing: bool = True
 
 
-def ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, Callable[[], Run]]:
+def ways(
+    network: nn.Module, inputs: Tensor, options: Options, recordings: dict[str, Recording]
+) -> Mapping[str, Callable[[], Run]]:
     """Name the ways beside the plain one that are worth a trial, and how each is made.
 
-    On the processor each is recorded, so that its passes need no lock of Python's, where that can be.
+    On the processor each is recorded, so that its passes need no lock of Python's, where that can be. Recordings are
+    of the network's form, by way; what is not among them is put there.
     """
     found: dict[str, Callable[[], nn.Module]] = {}
     halves = options.precision == BFLOAT16
@@ -63,22 +66,30 @@ def ways(network: nn.Module, inputs: Tensor, options: Options) -> Mapping[str, C
         found[BFLOAT16] = lambda: cast(network, torch.bfloat16)
     if device != "cpu":
         return found
-    made: dict[str, Callable[[], Run]] = {name: partial(_freed, make, inputs) for name, make in found.items()}
-    made[RECORDED] = partial(recorded, network, inputs)
+    made: dict[str, Callable[[], Run]] = {
+        name: partial(_freed, name, make, inputs, recordings) for name, make in found.items()
+    }
+    made[RECORDED] = partial(_recorded, RECORDED, network, inputs, recordings)
     run = straight(network)
     if run is not None:
         made["straight"] = lambda: run
     return made
 
 
-def _freed(make: Callable[[], nn.Module], inputs: Tensor) -> Run:
+def _freed(name: str, make: Callable[[], nn.Module], inputs: Tensor, recordings: dict[str, Recording]) -> Run:
     """Make a way and record it; as it is where that cannot be."""
     network = make()
     try:
-        return recorded(network, inputs)
+        return _recorded(name, network, inputs, recordings)
     except FAILURES as error:
-        log.info("pass not recorded", error=f"{type(error).__name__}: {error}"[:200])
+        log.info("pass not recorded", way=name, error=f"{type(error).__name__}: {error}"[:200])
         return network
+
+
+def _recorded(name: str, network: nn.Module, inputs: Tensor, recordings: dict[str, Recording]) -> Run:
+    if name not in recordings:
+        recordings[name] = Recording(network, inputs)
+    return recordings[name].of(network)
 
 
 def working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, pause: Pause) -> Run | None:

@@ -14,12 +14,16 @@ from torchvision import models
 
 from app.networks.catalog import build
 from app.networks.packing import blocked, cast, packed
-from app.networks.recording import Unrecordable, recorded
+from app.networks.recording import Recording, Unrecordable
 from app.networks.spec import NetworkSpec
 from app.recipe import FeaturesInput, ImageInput
 
 PICTURES = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
 ROWS = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+
+
+def recorded(network: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    return Recording(network, inputs).of(network)
 
 
 class Body(nn.Module):
@@ -118,6 +122,23 @@ def test_it_reads_the_network_s_own_numbers() -> None:
         for parameter in network.parameters():
             parameter.mul_(2)
         assert torch.equal(run(ROWS), network(ROWS))
+
+
+@torch.inference_mode()
+def test_what_was_recorded_of_one_runs_another_of_its_form() -> None:
+    torch.manual_seed(0)
+    one, other = (packed(models.resnet18(num_classes=4).eval(), PICTURES[:1]) for _ in range(2))
+    recording = Recording(one, PICTURES)
+    runs = recording.of(one), recording.of(other)
+    for size in (1, 5):
+        for run, network in zip(runs, (one, other), strict=True):
+            assert torch.equal(run(PICTURES[:size]), network(PICTURES[:size]))
+
+
+def test_a_network_of_another_form_lacks_tensors() -> None:
+    recording = Recording(Body(BODIES["attention"]).eval(), ROWS)
+    with pytest.raises(KeyError):
+        recording.of(nn.Linear(6, 6))
 
 
 REFUSED: dict[str, Callable[[Body, Tensor], Tensor]] = {

@@ -97,7 +97,7 @@ def test_a_way_that_is_not_near_or_fails_is_not_taken(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ways, "packed", wrong)
     monkeypatch.setattr(ways, "blocked", failing)
-    monkeypatch.setattr(ways, "recorded", failing)
+    monkeypatch.setattr(ways, "Recording", failing)
     asked = network()
 
     assert prepared(Executions(CPU, Options()), asked).ways == (PLAIN, PLAIN)
