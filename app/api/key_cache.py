@@ -51,7 +51,7 @@ class KeyCache:
     """Remembers keys for a moment, so that not every request asks the database; a revoked key lives that long.
 
     Halfway through that moment the key is asked for again, once and aside, so that a busy key is never forgotten by
-    all its requests at once.
+    all its requests at once. Requests that come together after a silence ask together.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class KeyCache:
         self._size = size
         self._clock = clock
         self._known: OrderedDict[bytes, Known] = OrderedDict()  # by digest: no secret stays here
-        self._asking: set[asyncio.Task[Caller | None]] = set()
+        self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
 
     def known(self, secret: str) -> Caller | None:
         """Give whose key it is if that was found out a moment ago; None says nothing. On the event loop only."""
@@ -74,18 +74,27 @@ class KeyCache:
             return None
         if age >= self._seconds / 2 and not known.asked_again:
             known.asked_again = True
-            asking = asyncio.get_running_loop().create_task(self._ask(secret))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asked)
+            self._question(secret)
         return known.caller
 
     async def caller(self, secret: str) -> Caller | None:
         """Give whose key it is, asking the database if need be; None if it is nobody's."""
-        return self.known(secret) or await self._ask(secret)
+        known = self.known(secret)
+        if known is not None:
+            return known
+        return await asyncio.shield(self._question(secret))  # whoever leaves, others may wait for it
 
-    async def _ask(self, secret: str) -> Caller | None:
-        asked_at = self._clock()
+    def _question(self, secret: str) -> asyncio.Task[Caller | None]:
+        """Ask, or give the question that is under way."""
         digest = _digest(secret)
+        asking = self._asking.get(digest)
+        if asking is None:
+            asking = self._asking[digest] = asyncio.get_running_loop().create_task(self._ask(secret, digest))
+            asking.add_done_callback(lambda asked: self._asked(digest, asked))
+        return asking
+
+    async def _ask(self, secret: str, digest: bytes) -> Caller | None:
+        asked_at = self._clock()
         key = await run_in_threadpool(self._keys.find, secret)
         if key is None:
             self._known.pop(digest, None)
@@ -96,10 +105,10 @@ class KeyCache:
             self._known.popitem(last=False)
         return caller
 
-    def _asked(self, asking: asyncio.Task[Caller | None]) -> None:
-        self._asking.discard(asking)
+    def _asked(self, digest: bytes, asking: asyncio.Task[Caller | None]) -> None:
+        del self._asking[digest]
         if not asking.cancelled() and asking.exception() is not None:  # who asks next, hears of it
-            log.warning("key not asked again", error=str(asking.exception()))
+            log.warning("key not asked for", error=str(asking.exception()))
 
 
 def _digest(secret: str) -> bytes:
