@@ -38,8 +38,8 @@ _DTYPES = {
 ALIGNMENT = 64
 """Bytes: where tensors begin that torch makes itself.
 
-A product over numbers that begin elsewhere may be computed in another order, so that its last bits differ: on an AMD
-processor of 2025 they did for one column in 16 bytes.
+A product over numbers that begin elsewhere may be computed in another order, so that its last bits differ: on one AMD
+processor it was, for a product with one column, wherever they did not begin at a multiple of 16 bytes.
 """
 
 _WHAT = "A weight file"

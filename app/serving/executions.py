@@ -41,7 +41,7 @@ class Executions:
         self._pause = pause
         self._made: WeakValueDictionary[int, Execution] = WeakValueDictionary()  # by the backbone's id
         self._soonest: dict[str, tuple[str, str]] = {}  # for networks of one form
-        self._recordings: dict[str, dict[str, Recording]] = {}  # of networks of one form, by way
+        self._recordings: dict[str, dict[str, Recording | None]] = {}  # of networks of one form, by way
         self._prepared: WeakSet[Execution] = WeakSet()
         self._looking = threading.Lock()
         self._preparing = threading.Lock()  # one at a time: what is timed beside another tells nothing

@@ -44,12 +44,12 @@ class Options:
 
 
 def ways(
-    network: nn.Module, inputs: Tensor, options: Options, recordings: dict[str, Recording]
+    network: nn.Module, inputs: Tensor, options: Options, recordings: dict[str, Recording | None]
 ) -> Mapping[str, Callable[[], Run]]:
     """Name the ways beside the plain one that are worth a trial, and how each is made.
 
     On the processor each is recorded, so that its passes need no lock of Python's, where that can be. Recordings are
-    of the network's form, by way; what is not among them is put there.
+    of the network's form, by way; what is not among them is put there, None where it cannot be recorded.
     """
     found: dict[str, Callable[[], nn.Module]] = {}
     halves = options.precision == BFLOAT16
@@ -69,27 +69,32 @@ def ways(
     made: dict[str, Callable[[], Run]] = {
         name: partial(_freed, name, make, inputs, recordings) for name, make in found.items()
     }
-    made[RECORDED] = partial(_recorded, RECORDED, network, inputs, recordings)
+    if RECORDED not in recordings:
+        recordings[RECORDED] = _recording(RECORDED, network, inputs)
+    recording = recordings[RECORDED]
+    if recording is not None:
+        made[RECORDED] = partial(recording.of, network)
     run = straight(network)
     if run is not None:
         made["straight"] = lambda: run
     return made
 
 
-def _freed(name: str, make: Callable[[], nn.Module], inputs: Tensor, recordings: dict[str, Recording]) -> Run:
+def _freed(name: str, make: Callable[[], nn.Module], inputs: Tensor, recordings: dict[str, Recording | None]) -> Run:
     """Make a way and record it; as it is where that cannot be."""
     network = make()
+    if name not in recordings:
+        recordings[name] = _recording(name, network, inputs)
+    recording = recordings[name]
+    return network if recording is None else recording.of(network)
+
+
+def _recording(name: str, network: nn.Module, inputs: Tensor) -> Recording | None:
     try:
-        return _recorded(name, network, inputs, recordings)
+        return Recording(network, inputs)
     except FAILURES as error:
         log.info("pass not recorded", way=name, error=f"{type(error).__name__}: {error}"[:200])
-        return network
-
-
-def _recorded(name: str, network: nn.Module, inputs: Tensor, recordings: dict[str, Recording]) -> Run:
-    if name not in recordings:
-        recordings[name] = Recording(network, inputs)
-    return recordings[name].of(network)
+        return None
 
 
 def working(name: str, make: Callable[[], Run], inputs: Tensor, plain: Tensor, pause: Pause) -> Run | None:

@@ -141,6 +141,11 @@ def test_what_cannot_be_recorded_is_rewritten_all_the_same(monkeypatch: pytest.M
         plain = odd.raw_features(preprocessor_for(asked.spec).normalised(pictures)).detach()
         assert torch.allclose(features(made, odd, 9, pictures), plain, atol=1e-4 * float(plain.abs().max()))
 
+    tried: list[object] = []
+    monkeypatch.setattr(ways, "Recording", lambda *given: tried.append(given))
+    prepared(executions, Network(odd.spec, Looks(network().backbone), odd.head, odd.width))
+    assert not tried  # the form is known
+
 
 def test_a_version_whose_answers_would_move_runs_as_it_stands() -> None:
     asked = network()
